@@ -1,0 +1,167 @@
+"""Do the chains agree, on what the weights do first and on the weights second?
+
+Rank-normalised split R-hat and bulk effective sample size (Vehtari et al. 2021,
+doi:10.1214/20-BA1221). A network's weights are not identified: permuting hidden units gives
+another mode with the same predictions, so their R-hat is information, not a verdict.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import xarray as xr
+
+from ..predictive import function_draws
+from ..reading import evenly, kind_of
+from ..verdict import Check
+
+REFERENCE = "Vehtari et al. 2021, doi:10.1214/20-BA1221, sections 4 and 5"
+
+# ArviZ takes about 2 ms a scalar.
+_SCALARS = 100
+
+
+def agreement_of_chains(fit: xr.DataTree) -> Check:
+    """R-hat of the predictions, of the worst row; does not apply to one chain or one draw.
+
+    Examples
+    --------
+    >>> one_chain = np.random.default_rng(0).normal(size=(1, 100, 3))
+    >>> means = xr.Dataset({"y_mean": (("chain", "draw", "test_row"), one_chain)})
+    >>> agreement_of_chains(xr.DataTree.from_dict({"/predictions": means})).verdict
+    'does not apply'
+    """
+    name = "R-hat of predictions"
+    what, array, refusal = _functionals(fit)
+    if array is None:
+        return Check(name, None, "at most 1.01", "does not apply", refusal, REFERENCE)
+    worst, where = _worst_rhat(array)
+    limit = _rhat_limit(array)
+    threshold = f"at most {limit:.3g}"
+    of = f"R-hat of {what} is {worst:.3f} at worst (row {where})"
+    if worst <= limit:
+        verdict, sentence = "pass", f"{of}: the chains agree."
+    elif worst <= max(1.05, limit):
+        verdict, sentence = "warn", f"{of}: the chains nearly agree. Run them longer."
+    else:
+        verdict, sentence = "fail", f"{of}: the chains disagree. Run them longer, or warm up more."
+    return Check(name, worst, threshold, verdict, sentence, REFERENCE)
+
+
+def effective_draws(fit: xr.DataTree) -> Check:
+    """Bulk effective sample size of the predictions, of the worst row.
+
+    A hundred a chain make the estimate itself reliable; under ten a chain nothing is.
+    """
+    name = "ESS of predictions"
+    what, array, refusal = _functionals(fit)
+    if array is None:
+        return Check(name, None, "at least 100 a chain", "does not apply", refusal, REFERENCE)
+    import arviz as az
+
+    chains = array.shape[0]
+    rows = _moving(array)
+    sizes = np.array([float(az.ess(array[..., row], method="bulk")) for row in rows])
+    least = float(np.nanmin(sizes, initial=np.inf))
+    least = least if np.isfinite(least) else float(array.shape[0] * array.shape[1])
+    threshold = f"at least {100 * chains} (100 a chain)"
+    of = f"The {chains} chains are worth {least:.0f} independent draws for {what} (worst row)"
+    if least >= 100 * chains:
+        verdict, sentence = "pass", f"{of}: enough."
+    elif least >= 10 * chains:
+        verdict, sentence = "warn", f"{of}: its quantiles are noisy. Draw longer."
+    else:
+        verdict, sentence = "fail", f"{of}: too few for any estimate. Draw much longer."
+    return Check(name, least, threshold, verdict, sentence, REFERENCE)
+
+
+def convergence_of_weights(fit: xr.DataTree) -> Check:
+    """R-hat of up to 100 scalars of the posterior: information for networks, else a check."""
+    name, threshold = "R-hat of parameters", "at most 1.01 where they are identified"
+    if "posterior" not in fit.children or not fit["posterior"].data_vars:
+        refusal = "The tree keeps no parameters. Predictions are the better thing to diagnose."
+        return Check(name, None, threshold, "does not apply", refusal, REFERENCE)
+    arrays = [
+        array.transpose("chain", "draw", ...).values
+        for array in fit["posterior"].data_vars.values()
+        if {"chain", "draw"} <= set(array.dims)
+    ]
+    scalars = np.concatenate([a.reshape(*a.shape[:2], -1) for a in arrays], axis=2)
+    refusal = _refusal(scalars, kind_of(fit))
+    if refusal:
+        return Check(name, None, threshold, "does not apply", refusal, REFERENCE)
+    worst, _ = _worst_rhat(scalars)
+    of = f"R-hat of {min(scalars.shape[2], _SCALARS)} of {scalars.shape[2]} scalars"
+    if worst <= _rhat_limit(scalars):
+        return Check(name, worst, threshold, "pass", f"{of} is {worst:.3f} at worst.", REFERENCE)
+    if function_draws(fit) is not None and _is_network(fit):
+        sentence = (
+            f"{of} is {worst:.2f} at worst. A network's weights are not identifiable (swapped "
+            "units predict the same): judge by the predictions, and don't interpret weights."
+        )
+        return Check(name, worst, threshold, "does not apply", sentence, REFERENCE)
+    sentence = f"{of} is {worst:.2f} at worst: run longer, or reparameterise."
+    return Check(name, worst, threshold, "warn", sentence, REFERENCE)
+
+
+def _functionals(fit: xr.DataTree) -> tuple[str, np.ndarray | None, str]:
+    found = function_draws(fit)
+    if found is None:
+        return "", None, "The tree keeps no draws of predictions or log likelihoods to compare."
+    what, array = found
+    refusal = _refusal(array, kind_of(fit))
+    return what, (None if refusal else array), refusal
+
+
+def _refusal(array: np.ndarray, kind: str) -> str:
+    chains, length = array.shape[:2]
+    if length < 4:
+        return f"Chains of {length} draw{'s' * (length > 1)} have no R-hat: members are compared."
+    if kind != "mcmc" and chains == 1:
+        return "Draws of an approximation are independent: there are no chains to agree."
+    if chains == 1:
+        return "One chain cannot show that it converged. Run at least 4."
+    if not np.isfinite(array).all():
+        return "Some draws are not finite: see whether the fit ended."
+    return ""
+
+
+def _moving(array: np.ndarray) -> np.ndarray:
+    """Return up to 100 evenly spaced rows among those whose draws are not all equal."""
+    moving = np.flatnonzero(np.ptp(array, axis=(0, 1)) > 0)
+    return moving[evenly(len(moving), _SCALARS)] if len(moving) else moving
+
+
+def _worst_rhat(array: np.ndarray) -> tuple[float, int]:
+    import arviz as az
+
+    worst, where = 1.0, 0
+    for row in _moving(array):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            # Chains that all stand still divide by zero: infinity, which is the answer.
+            warnings.simplefilter("ignore")
+            rhat = float(az.rhat(array[..., row], method="rank"))
+        rhat = rhat if np.isfinite(rhat) else np.inf
+        if rhat > worst:
+            worst, where = rhat, int(row)
+    return worst, where
+
+
+def _rhat_limit(array: np.ndarray) -> float:
+    """Return 1.01, or more where chains so short give the worst of so many rows more by chance.
+
+    Split R-hat of independent draws is sqrt((n - 1 + F) / n) with F an F-distributed ratio of
+    variances; with bulk and folded R-hat of each row, chance exceeds the limit once in a hundred.
+    """
+    from scipy.stats import f
+
+    halves, length = 2 * array.shape[0], array.shape[1] // 2
+    looks = 2 * max(1, min(array.shape[2], _SCALARS))
+    ratio = f.isf(0.01 / looks, halves - 1, halves * (length - 1))
+    return max(1.01, float(np.sqrt((length - 1 + ratio) / length)))
+
+
+def _is_network(fit: xr.DataTree) -> bool:
+    # Haiku's modules become dotted sites; hand-written models name theirs plainly.
+    return any("." in str(key) for key in fit["posterior"].data_vars)

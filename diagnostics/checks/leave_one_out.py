@@ -1,0 +1,42 @@
+"""Can leave-one-out cross-validation be relied on, row by row?"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from ..cross_validation import loo
+from ..verdict import Check
+
+REFERENCE = "Vehtari, Gelman and Gabry 2017, doi:10.1007/s11222-016-9696-4; Vehtari et al. 2024"
+
+
+def loo_reliability(fit: xr.DataTree) -> Check:
+    """Share of training rows whose Pareto k is too large.
+
+    It warns and never fails: what cannot be relied on is LOO, not the fit. Of an approximation
+    far from the posterior (see `importance_khat`) nearly every row is flagged.
+
+    Examples
+    --------
+    >>> fit = xr.DataTree(dataset=xr.Dataset(attrs={"kind": "implicit"}))
+    >>> loo_reliability(fit).verdict
+    'does not apply'
+    """
+    name = "LOO reliability"
+    found = loo(fit)
+    if found.elpd is None:
+        threshold = "Pareto k at most 0.7 in every row"
+        return Check(name, None, threshold, "does not apply", found.reason, REFERENCE)
+    threshold = f"Pareto k at most {found.good_k:.2f} in every row"
+    bad = found.pareto_k > found.good_k
+    share, highest = float(bad.mean()), float(found.pareto_k.max())
+    if not share:
+        sentence = f"Every row's Pareto k is at most {highest:.2f}: LOO can be relied on."
+        return Check(name, share, threshold, "pass", sentence, REFERENCE)
+    sentence = (
+        f"{int(bad.sum())} of {bad.size} rows have a Pareto k above {found.good_k:.2f} (highest "
+        f"{highest:.2f}, row {int(np.argmax(found.pareto_k))}): LOO is uncertain there. Prefer "
+        "the held-out score, or refit without those rows."
+    )
+    return Check(name, share, threshold, "warn", sentence, REFERENCE)

@@ -1,0 +1,192 @@
+"""What the diagnostics read from a tree, whoever made it: names, kinds and plain arrays.
+
+Every array leaves here as NumPy with ``(chain, draw)`` in front and all further dimensions
+flattened into rows (classes stay last), so that no check depends on a tree's dimension names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from .errors import DiagnosticsError
+
+Kind = Literal["mcmc", "density", "implicit"]
+Task = Literal["regression", "classification", "count", "density"]
+
+_OBSERVING_GROUPS = (
+    "observed_data",
+    "log_likelihood",
+    "predictions_observed_data",
+    "predictions_log_likelihood",
+    "predictions",
+)
+
+
+def fits_of(tree: xr.DataTree) -> dict[str, xr.DataTree]:
+    """Return the fits in a tree by name: its children for a comparison, else the tree itself.
+
+    Raises
+    ------
+    DiagnosticsError
+        If `tree` is no DataTree, or is empty.
+
+    Examples
+    --------
+    >>> fit = xr.DataTree.from_dict({"/observed_data": xr.Dataset({"y": ("row", [1.0])})})
+    >>> list(fits_of(xr.DataTree.from_dict({"/NUTS": fit, "/SVI": fit})))
+    ['NUTS', 'SVI']
+    """
+    if not isinstance(tree, xr.DataTree):
+        raise DiagnosticsError(
+            "tree",
+            expected="an ArviZ DataTree",
+            got=type(tree).__name__,
+            remedy="Make one with ppbdl.to_datatree or arviz.from_dict.",
+        )
+    if not tree.children:
+        raise DiagnosticsError(
+            "tree",
+            expected="a fit with groups such as /posterior, or several fits as children",
+            got="an empty tree",
+            remedy="Check the file or the call that made it.",
+        )
+    # Groups are leaves; fits have groups of their own.
+    if any(child.children for child in tree.children.values()):
+        return {name: child for name, child in tree.children.items() if child.children}
+    return {str(attribute(tree, "method", "") or "fit"): tree}
+
+
+def reference_name(tree: xr.DataTree) -> str:
+    """Return the reference fit: the one the tree names, else the first MCMC fit, else the first.
+
+    Raises
+    ------
+    DiagnosticsError
+        If the tree names a reference that it doesn't hold.
+    """
+    fits = fits_of(tree)
+    named = str(tree.attrs.get("reference", ""))
+    if named and named not in fits:
+        raise DiagnosticsError(
+            "tree.attrs['reference']",
+            expected=f"one of {list(fits)}",
+            got=repr(named),
+            remedy="Name a fit that the tree holds, or remove the attribute.",
+        )
+    sampled = (name for name, fit in fits.items() if kind_of(fit) == "mcmc")
+    return named or next(sampled, next(iter(fits)))
+
+
+def attribute(fit: xr.DataTree, name: str, default: Any) -> Any:
+    """Return a root attribute, or `default` where it is missing or empty."""
+    value = fit.attrs.get(name, default)
+    return default if value is None or (isinstance(value, str) and not value) else value
+
+
+def settings_of(fit: xr.DataTree, name: str = "settings") -> dict[str, Any]:
+    """Return a JSON attribute (`settings` or `versions`) as a dictionary, empty if unreadable."""
+    value = attribute(fit, name, {})
+    if isinstance(value, Mapping):
+        return dict(value)
+    try:
+        parsed = json.loads(value)
+    except (TypeError, ValueError):
+        return {name: str(value)}
+    return parsed if isinstance(parsed, dict) else {name: parsed}
+
+
+def observed_name(fit: xr.DataTree) -> str:
+    """Return the observed site's name: the attribute ``observed``, else the first one found."""
+    named = str(attribute(fit, "observed", ""))
+    if named:
+        return named
+    for group in _OBSERVING_GROUPS:
+        if group in fit.children and fit[group].data_vars:
+            return str(next(iter(fit[group].data_vars)))
+    return "y"
+
+
+def kind_of(fit: xr.DataTree) -> Kind:
+    """Return how the draws arose: ``mcmc``, ``density`` (log_q known) or ``implicit``."""
+    named = attribute(fit, "kind", "")
+    if named in ("mcmc", "density", "implicit"):
+        return named
+    return "density" if draws(fit, "sample_stats", "log_q") is not None else "mcmc"
+
+
+def task_of(fit: xr.DataTree) -> Task:
+    """Return the task, guessed from class probabilities and the observations' type if unnamed."""
+    named = attribute(fit, "task", "")
+    if named in ("regression", "classification", "count", "density"):
+        return named
+    if class_draws(fit) is not None or _has(fit, "uncertainty", "probs"):
+        return "classification"
+    y = values(fit, "observed_data", observed_name(fit))
+    if y is None or y.dtype.kind not in "biu":
+        return "regression"
+    return "classification" if set(np.unique(y)) <= {0, 1} else "count"
+
+
+def draws(fit: xr.DataTree, group: str, name: str) -> np.ndarray | None:
+    """Return a variable as ``(chain, draw, row)`` (rows flattened), or None where it is absent."""
+    if not _has(fit, group, name):
+        return None
+    array = fit[group][name]
+    if "chain" not in array.dims or "draw" not in array.dims:
+        return None
+    array = array.transpose("chain", "draw", ...)
+    return np.asarray(array.values).reshape(*array.shape[:2], -1)
+
+
+def class_draws(fit: xr.DataTree) -> np.ndarray | None:
+    """Return held-out class probabilities as ``(chain, draw, row, class)``, or None."""
+    name = f"{observed_name(fit)}_probs"
+    if not _has(fit, "predictions", name):
+        return None
+    array = fit["predictions"][name].transpose("chain", "draw", ...)
+    return np.asarray(array.values).reshape(*array.shape[:2], -1, array.shape[-1])
+
+
+def values(fit: xr.DataTree, group: str, name: str) -> np.ndarray | None:
+    """Return a variable without draws, flattened to ``(row,)``, or None where it is absent."""
+    return np.asarray(fit[group][name].values).ravel() if _has(fit, group, name) else None
+
+
+def losses(fit: xr.DataTree) -> np.ndarray | None:
+    """Return the minimised objective ``(chain, step)``, in nats, or None."""
+    if not _has(fit, "optimization", "loss"):
+        return None
+    array = fit["optimization"]["loss"]
+    steps = [dim for dim in array.dims if dim != "chain"]
+    array = array.transpose("chain", *steps) if "chain" in array.dims else array
+    return np.asarray(array.values, dtype=float).reshape(-1, array.shape[-1])
+
+
+def held_out(fit: xr.DataTree) -> np.ndarray | None:
+    """Return the held-out observations ``(row,)``, or None where the tree kept none back."""
+    return values(fit, "predictions_observed_data", observed_name(fit))
+
+
+def training(fit: xr.DataTree) -> np.ndarray | None:
+    """Return the training observations ``(row,)``, or None."""
+    return values(fit, "observed_data", observed_name(fit))
+
+
+def evenly(count: int, at_most: int) -> np.ndarray:
+    """Return at most `at_most` evenly spaced indices below `count`, first and last included.
+
+    Examples
+    --------
+    >>> evenly(3, 5).tolist(), evenly(101, 3).tolist()
+    ([0, 1, 2], [0, 50, 100])
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, at_most)).round().astype(int))
+
+
+def _has(fit: xr.DataTree, group: str, name: str) -> bool:
+    return group in fit.children and name in fit[group].data_vars

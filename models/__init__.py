@@ -1,0 +1,11 @@
+"""Declarative models: frozen dataclasses that are NumPyro programs ``(x, y=None)``."""
+
+from .bnn import BNN as BNN
+from .likelihoods import Bernoulli as Bernoulli
+from .likelihoods import Categorical as Categorical
+from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal
+from .likelihoods import Normal as Normal
+from .likelihoods import Poisson as Poisson
+from .linear import LinearRegression as LinearRegression
+from .realnvp import RealNVP as RealNVP
+from .vae import VAE as VAE

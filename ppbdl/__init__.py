@@ -1,0 +1,65 @@
+"""ppbdl: one model, every posterior.
+
+Declare a generative model once as a NumPyro program with Haiku networks, fit it by any method,
+and compare what the methods say in one report.
+
+The face is lazy: a name's file is imported when the name is first used, so that
+``ppbdl --help`` need not wait for JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .comparison import fit_all as fit_all
+    from .data import Data as Data
+    from .datatree import to_datatree as to_datatree
+    from .errors import DataError as DataError
+    from .errors import FitError as FitError
+    from .errors import InputError as InputError
+    from .errors import ModelError as ModelError
+    from .fitting import fit as fit
+    from .guides import AutoDelta as AutoDelta
+    from .guides import AutoNormal as AutoNormal
+    from .guides import MCDropout as MCDropout
+    from .inference import MAP as MAP
+    from .inference import NUTS as NUTS
+    from .inference import SVI as SVI
+    from .inference import AnalyticELBO as AnalyticELBO
+    from .inference import Ensemble as Ensemble
+    from .module import haiku_module as haiku_module
+    from .module import random_haiku_module as random_haiku_module
+    from .posterior import Posterior as Posterior
+    from .prediction import Prediction as Prediction
+    from .prediction import predict as predict
+    from .scoring import log_likelihood as log_likelihood
+    from .storage import load as load
+    from .storage import save as save
+
+_FILES = {
+    "comparison": ("fit_all",),
+    "data": ("Data",),
+    "datatree": ("to_datatree",),
+    "errors": ("DataError", "FitError", "InputError", "ModelError"),
+    "fitting": ("fit",),
+    "guides": ("AutoDelta", "AutoNormal", "MCDropout"),
+    "inference": ("MAP", "NUTS", "SVI", "AnalyticELBO", "Ensemble"),
+    "module": ("haiku_module", "random_haiku_module"),
+    "posterior": ("Posterior",),
+    "prediction": ("Prediction", "predict"),
+    "scoring": ("log_likelihood",),
+    "storage": ("load", "save"),
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+
+__all__ = sorted(_FILE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'ppbdl' has no attribute {name!r}")
+    return getattr(import_module(f".{_FILE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "datasets", "diagnostics", "guides", "inference", "models"]

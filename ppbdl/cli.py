@@ -1,0 +1,245 @@
+"""The ``ppbdl`` command: compare methods on a table, or rebuild a report.
+
+JAX and ArviZ take seconds to load, so each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import FitError, InputError, require_whole
+
+if TYPE_CHECKING:
+    from .data import Data
+
+_METHODS = ("nuts", "autonormal", "iaf", "dropout", "ensemble")
+_SHIPPED = ("yacht", "energy")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; give 0, or 2 after an error that was told."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (InputError, FitError) as error:
+        print(f"ppbdl {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nppbdl {args.command}: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ppbdl", description="One model, every posterior, compared in one report."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    compare = commands.add_parser(
+        "compare",
+        help="fit a Bayesian neural network by several methods and compare them",
+        description="Fit a Bayesian neural network by several methods, keep rows back to compare "
+        "them on, print a table, and write OUT.html (the report) and OUT.nc (all the fits).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    compare.add_argument(
+        "table",
+        nargs="?",
+        default="yacht",
+        help=f"a CSV file, or a data set that ships with ppbdl: {', '.join(_SHIPPED)}",
+    )
+    compare.add_argument("--target", help="the CSV file's column to predict")
+    compare.add_argument(
+        "--task",
+        choices=("regression", "classification", "count"),
+        default="regression",
+        help="what the target is",
+    )
+    compare.add_argument(
+        "--methods",
+        default=",".join(_METHODS),
+        help="methods to compare, joined by commas; the first is the reference",
+    )
+    compare.add_argument("--steps", type=int, default=5000, help="optimisation steps of a fit")
+    compare.add_argument("--draws", type=int, default=500, help="draws a NUTS chain, after as many")
+    compare.add_argument("--hidden", type=int, default=50, help="units of the hidden layer")
+    compare.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    compare.add_argument("--test-size", type=float, default=0.1, help="share of rows kept back")
+    compare.add_argument("--out", default="ppbdl-compare", help="the two files' path, no ending")
+    compare.set_defaults(run=_compare)
+    report = commands.add_parser(
+        "report",
+        help="build the report of a comparison again",
+        description="Build the HTML report of a saved comparison (or of any ArviZ netCDF file).",
+    )
+    report.add_argument("file", help="the netCDF file")
+    report.add_argument("--out", help="the HTML file; by default beside FILE, ending in .html")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _compare(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    methods = _chosen(args.methods)
+    require_whole(steps=args.steps, draws=args.draws, hidden=args.hidden)
+    print("Loading JAX and NumPyro ...", file=sys.stderr, flush=True)
+    import jax
+
+    from .comparison import fit_all
+    from .diagnostics import as_text, compare, report
+
+    split_key, fit_key = jax.random.split(jax.random.key(args.seed))
+    train, test = _rows(args, split_key)
+    print(
+        f"{train.name}: {train.rows} rows to fit, {test.rows} kept back, "
+        f"{len(train.feature_names)} inputs, target {train.target_name!r}",
+        flush=True,
+    )
+    model = _model(args, train)
+    tree = fit_all(
+        fit_key,
+        model,
+        train.standardized(),
+        _methods(args, methods),
+        test=test,
+    )
+    tree.attrs["title"] = f"{train.name}: {train.target_name}"
+    tree.attrs["reference"] = next(iter(tree.children))
+    table = as_text(compare(tree))
+    print("Writing the report ...", file=sys.stderr, flush=True)
+    data_file, page = Path(f"{args.out}.nc"), Path(f"{args.out}.html")
+    data_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = data_file.with_name(data_file.name + ".part")
+    tree.to_netcdf(partial, engine="h5netcdf")
+    os.replace(partial, data_file)
+    report(tree, page)
+    print(f"\n{table}\n\n{page}\n{data_file}")
+    print(f"{time.perf_counter() - start:.0f} seconds in all", file=sys.stderr)
+    return 0
+
+
+def _chosen(text: str) -> list[str]:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in _METHODS]
+    if unknown or not names:
+        raise InputError(
+            "--methods",
+            expected=f"some of {', '.join(_METHODS)}",
+            got=", ".join(unknown) or "none",
+            remedy="Join them by commas: --methods nuts,ensemble.",
+        )
+    return list(dict.fromkeys(names))
+
+
+def _rows(args: argparse.Namespace, key: Any) -> tuple[Data, Data]:
+    from .data import Data
+    from .datasets import load
+
+    if args.table in _SHIPPED:
+        if args.task != "regression":
+            raise InputError(
+                "--task",
+                expected=f"regression for the data set {args.table}",
+                got=args.task,
+                remedy="Drop --task, or pass a CSV file.",
+            )
+        return load(args.table, split=0)
+    if not Path(args.table).is_file():
+        raise InputError(
+            "table",
+            expected=f"a CSV file, or one of {', '.join(_SHIPPED)}",
+            got=f"{args.table!r}, which is neither",
+            remedy="Check the path.",
+        )
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(args.table)
+    except (ValueError, UnicodeError) as error:
+        raise InputError(
+            "table",
+            expected="a CSV file with a header line",
+            got=f"{args.table!r} ({error})",
+            remedy="Save the table as comma-separated text in UTF-8.",
+        ) from error
+    if args.target is None:
+        raise InputError(
+            "--target",
+            expected=f"one of the columns {', '.join(map(str, frame.columns))}",
+            got="none",
+            remedy="Name the column to predict.",
+        )
+    data = Data.from_frame(frame, args.target, args.task, name=Path(args.table).stem)
+    return data.split(key, args.test_size)
+
+
+def _model(args: argparse.Namespace, data: Data) -> Any:
+    import haiku as hk
+    import jax
+
+    from .models import BNN, Categorical, Normal, Poisson
+
+    likelihood = {
+        "regression": Normal(),
+        "count": Poisson(),
+        "classification": Categorical(len(data.classes or ())),
+    }[args.task]
+    outputs = len(data.classes) if data.classes else 1
+
+    def net(x: Any) -> Any:
+        return hk.nets.MLP([args.hidden, outputs], activation=jax.nn.tanh)(x)
+
+    return BNN(net, likelihood=likelihood)
+
+
+def _methods(args: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
+    import optax
+    from numpyro.infer.autoguide import AutoIAFNormal
+
+    from .guides import AutoNormal, MCDropout
+    from .inference import MAP, NUTS, SVI, Ensemble
+
+    rate = optax.cosine_decay_schedule(1e-2, args.steps)
+    adam, steps = optax.adam(rate), args.steps
+    slow = optax.chain(
+        optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    )
+    settings = {
+        "nuts": ("NUTS", NUTS(args.draws, args.draws, chains=2)),
+        "autonormal": ("AutoNormal", SVI(AutoNormal(init_scale=0.01), adam, steps)),
+        "iaf": ("AutoIAFNormal", SVI(AutoIAFNormal, slow, steps)),
+        "dropout": ("MCDropout", SVI(MCDropout(0.05), adam, steps)),
+        "ensemble": ("Ensemble", Ensemble(MAP(adam, steps), members=5)),
+    }
+    return dict(settings[name] for name in chosen)
+
+
+def _report(args: argparse.Namespace) -> int:
+    file = Path(args.file)
+    if not file.is_file():
+        raise InputError(
+            "file",
+            expected="a netCDF file",
+            got=f"{args.file!r}, which is none",
+            remedy="Check it.",
+        )
+    import xarray as xr
+
+    from .diagnostics import as_text, compare, report
+
+    try:
+        tree = xr.open_datatree(file, engine="h5netcdf").load()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "file",
+            expected="a netCDF file that ppbdl compare or ArviZ wrote",
+            got=f"{args.file!r} ({error})",
+            remedy="Run ppbdl compare again.",
+        ) from error
+    page = report(tree, args.out or file.with_suffix(".html"))
+    print(f"{as_text(compare(tree))}\n\n{page}")
+    return 0

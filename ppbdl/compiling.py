@@ -1,0 +1,52 @@
+"""Compiled programs, kept by the model and settings they serve, with their cost on record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Program:
+    """A function compiled once for each combination of its arguments' shapes and dtypes.
+
+    Parameters
+    ----------
+    fn
+        A function of arrays.
+    donate
+        Whether the first argument's memory may be reused for the result.
+    """
+
+    def __init__(self, fn: Callable[..., Any], donate: bool = False):
+        self._jitted = jax.jit(fn, donate_argnums=(0,) if donate else ())
+        self._compiled: dict[Any, Any] = {}
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any) -> Any:
+        args = jax.tree.map(_concrete, args)
+        leaves, treedef = jax.tree.flatten(args)
+        shapes = (treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        if shapes not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[shapes] = self._jitted.lower(*args).compile()
+            self.seconds += time.perf_counter() - start
+        return self._compiled[shapes](*args)
+
+    def text(self, *args: Any) -> str:
+        """The program before the compiler's optimisations, to be compared between processes."""
+        return self._jitted.lower(*jax.tree.map(_concrete, args)).as_text()
+
+
+def _concrete(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def strong(tree: Any) -> Any:
+    """Make every dtype strong: a weak one in a carried state would compile the next call anew."""
+    arrays = jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), arrays)

@@ -1,0 +1,73 @@
+"""The one verb that fits any model by any method."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from .data import Data
+from .errors import InputError
+from .posterior import Posterior
+from .types import Inference, Key, Model, as_key
+
+
+def fit(
+    key: Key, model: Model, data: Data, method: Inference, *, progress: bool = True
+) -> Posterior:
+    """Fit a model to data.
+
+    Parameters
+    ----------
+    key
+        A JAX random key, or an integer seed for one.
+    model
+        A NumPyro program ``(x, y=None)``: ours (`ppbdl.models`) or any other.
+    data
+        The rows to fit; `Data.standardized` ones give predictions in the user's units again.
+    method
+        Settings of an inference method: ``NUTS()``, ``SVI(AutoNormal)``, ``Ensemble(MAP())``, ...
+    progress
+        Whether to show progress.  Ctrl-C ends the fit early and keeps what was done.
+
+    Returns
+    -------
+    A `Posterior` with (chain, draw) in front of every site, whatever the method.
+
+    Raises
+    ------
+    DataError, ModelError, InputError
+        Before anything is compiled, if the arguments do not fit together.
+    FitError
+        If a NaN or an infinity arises while fitting.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl, ppbdl.models
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> data = ppbdl.Data(x, 2 * x[:, 0] + 0.1 * np.cos(9 * x[:, 0]))
+    >>> model = ppbdl.models.LinearRegression(noise=0.1)
+    >>> fit(0, model, data, ppbdl.MAP(steps=300), progress=False).shape
+    (1, 1)
+    """
+    if not isinstance(data, Data):
+        raise InputError(
+            "data",
+            expected="a ppbdl.Data",
+            got=type(data).__name__,
+            remedy="Wrap the arrays: ppbdl.Data(x, y).",
+        )
+    if isinstance(method, type) or not isinstance(method, Inference):
+        raise InputError(
+            "method",
+            expected="an inference method such as ppbdl.SVI(), ppbdl.NUTS() or ppbdl.MAP()",
+            got=repr(method),
+            remedy="Pass the settings as a value: SVI(steps=1000), with its parentheses.",
+        )
+    if not callable(model) or not isinstance(model, Hashable):
+        raise InputError(
+            "model",
+            expected="a hashable callable (x, y=None)",
+            got=repr(model),
+            remedy="Use a function, or a frozen dataclass with eq=False.",
+        )
+    data.require_trainable()
+    return method.run(as_key(key), model, data, progress=progress)

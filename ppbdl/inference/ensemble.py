@@ -1,0 +1,71 @@
+"""Deep ensembles: the same fit from several random starts, each a chain of the posterior.
+
+Lakshminarayanan et al. (2017), *Simple and Scalable Predictive Uncertainty Estimation*, without
+their adversarial training.  The members share one vectorised computation; each has its own start
+and, with minibatches, its own shuffling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..data import Data
+from ..errors import InputError, require_whole
+from ..posterior import Posterior
+from ..types import Key, Model
+from .map import MAP
+from .svi import SVI, optimise
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Settings of an ensemble.
+
+    Parameters
+    ----------
+    method
+        What each member is fitted by: `MAP`, or `SVI` for an ensemble of approximate posteriors.
+    members
+        Number of members.
+
+    Examples
+    --------
+    >>> Ensemble(MAP(steps=500), members=5).name
+    'Ensemble MAP'
+    """
+
+    method: MAP | SVI = MAP()
+    members: int = 5
+
+    def __post_init__(self) -> None:
+        require_whole(members=self.members)
+        if not isinstance(self.method, (MAP, SVI)):
+            raise InputError(
+                "method",
+                expected="MAP or SVI, whose members can be fitted side by side",
+                got=repr(self.method),
+                remedy="Pass Ensemble(MAP(steps=...), members=5).",
+            )
+
+    @property
+    def name(self) -> str:
+        """The method's name in tables."""
+        return f"Ensemble {self.method.name}"
+
+    def run(self, key: Key, model: Model, data: Data, *, progress: bool = False) -> Posterior:
+        """Fit the members: a posterior with one chain each.
+
+        Raises
+        ------
+        ModelError, InputError, FitError
+            As `SVI.run`.
+        """
+        return optimise(
+            key,
+            model,
+            data,
+            self.method.svi,
+            name=self.name,
+            members=self.members,
+            progress=progress,
+        )

@@ -1,0 +1,287 @@
+"""The compiled parts of an optimisation: set-up, the loop, and draws from the fitted guide.
+
+They know a model, settings and shapes; keys and data are arguments.  So a second fit of the same
+shapes, with another seed or other data, compiles nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import optax
+from numpyro.distributions import biject_to, constraints
+from numpyro.handlers import seed, substitute, trace
+
+from ..compiling import Program, strong
+from ..data import Data
+from ..guides import bind
+from ..structure import Shapes, Structure, initial_value, inspect_model, scale_rows
+from ..types import Array, Key, Model
+from .elbo import log_density
+
+if TYPE_CHECKING:
+    from .svi import SVI
+
+BUFFER = 1000  # steps in one call of the loop, at most
+
+
+class State(NamedTuple):
+    """What one member's optimisation carries from step to step."""
+
+    params: dict[str, Any]  # unconstrained
+    mutables: dict[str, Any]
+    optimizer: Any
+    order: Array  # this epoch's permutation of the rows; empty without minibatches
+    key: Array
+    step: Array
+
+
+class Programs(NamedTuple):
+    """The parts of a fit.
+
+    ``init(key, x, y) -> state``; ``advance(state, x, y, n) -> (state, losses, steps, good)``, which
+    stops at the first step whose loss or gradient is not finite, and does not take it;
+    ``draw(state, x, y) -> (draws, stats, params)``; ``blame(state, data) -> site``.
+    """
+
+    structure: Structure
+    has_density: bool
+    init: Program
+    advance: Program
+    draw: Program
+    blame: Callable[[State, Data], str]
+
+    @property
+    def seconds_compiling(self) -> float:
+        """Seconds spent compiling so far, over all fits."""
+        return self.init.seconds + self.advance.seconds + self.draw.seconds
+
+
+@functools.lru_cache(maxsize=64)
+def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> Programs:
+    """Make the programs of a fit, or find those of an earlier one."""
+    structure = inspect_model(model, shapes, svi.batch_size)
+    batches = Batches(shapes.rows, svi.batch_size)
+    guide = functools.partial(bind, svi.guide, model, structure)
+
+    def init(key: Key, x: Any, y: Any) -> State:
+        guide_key, model_key, run_key = jax.random.split(key, 3)
+        x, y = batches.head(x, y)
+        q = trace(seed(guide(), guide_key)).get_trace(x, y)
+        p = trace(substitute(seed(model, model_key), substitute_fn=initial_value)).get_trace(x, y)
+        sites = (p | q).values()
+        params = {s["name"]: _bijection(s).inv(s["value"]) for s in sites if s["type"] == "param"}
+        return strong(
+            State(
+                params=params,
+                mutables={s["name"]: s["value"] for s in sites if s["type"] == "mutable"},
+                optimizer=svi.optimizer.init(params),
+                order=batches.no_order,
+                key=run_key,
+                step=jnp.zeros((), jnp.int32),
+            )
+        )
+
+    def objective(params: Any, mutables: Any, key: Key, x: Any, y: Any) -> tuple[Array, Any]:
+        p, q = (
+            scale_rows(_with_params(program, params), structure, shapes.size / batches.size)
+            for program in (model, guide())
+        )
+        if not mutables:
+            return svi.loss.loss(key, {}, p, q, x, y), mutables
+        out = svi.loss.loss_with_mutable_state(key, mutables, p, q, x, y)
+        return out["loss"], out["mutable_state"]
+
+    def step(state: State, x: Any, y: Any) -> tuple[State, Array, Array]:
+        order = batches.order(state)
+        inputs = batches.take(order, state.step, x, y)
+        (loss, mutables), grads = jax.value_and_grad(objective, has_aux=True)(
+            state.params, state.mutables, _step_key(state), *inputs
+        )
+        updates, optimizer = svi.optimizer.update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        good = functools.reduce(
+            jnp.logical_and,
+            [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(grads)],
+            jnp.isfinite(loss),
+        )
+        taken = State(params, mutables, optimizer, order, state.key, state.step + 1)
+        # A bad step is not taken: the last good state survives.  (The key never changes.)
+        taken = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            taken._replace(key=None),
+            state._replace(key=None),
+        )
+        return strong(taken._replace(key=state.key)), loss, good
+
+    lead = (members,) if members else ()
+    steps = jax.vmap(step, in_axes=(0, None, None)) if members else step
+
+    def advance(state: State, x: Any, y: Any, n: Array) -> tuple[State, Array, Array, Array]:
+        def more(carry: Any) -> Array:
+            i, _, _, good = carry
+            return (i < n) & jnp.all(good)
+
+        def body(carry: Any) -> Any:
+            i, state, losses, _ = carry
+            state, loss, good = steps(state, x, y)
+            return i + jnp.all(good), state, losses.at[i].set(loss), good
+
+        carry = (jnp.zeros((), jnp.int32), state, jnp.zeros((BUFFER, *lead)), jnp.ones(lead, bool))
+        i, state, losses, good = jax.lax.while_loop(more, body, carry)
+        return state, losses, i, good
+
+    def draw(state: State, x: Any, y: Any) -> tuple[Any, Any, Any]:
+        """Draw latents from the guide, with log q and log p of the latents at the draws."""
+        p, q = _with_params(model, state.params), _with_params(guide(), state.params)
+        p, q = (substitute(program, data=state.mutables) for program in (p, q))
+        x, y = batches.head(x, y)
+
+        def one(key: Key) -> tuple[dict[str, Array], dict[str, Array]]:
+            q_key, p_key = jax.random.split(key)
+            q_sites = trace(seed(q, q_key)).get_trace(x, y)
+            values = {name: q_sites[name]["value"] for name in structure.latents}
+            p_sites = trace(seed(substitute(p, data=values), p_key)).get_trace(x, y)
+            if svi.batch_size is None:
+                values |= {
+                    s["name"]: s["value"] for s in p_sites.values() if s["type"] == "deterministic"
+                }
+            return values, {
+                "log_prior": _total(p_sites[name] for name in structure.latents),
+                "log_q": _total(s for s in q_sites.values() if s["type"] == "sample"),
+            }
+
+        key = jax.random.fold_in(state.key, 2)
+        at_once = max(1, min(svi.draws, 2**18 // batches.size))
+        draws, stats = jax.lax.map(one, jax.random.split(key, svi.draws), batch_size=at_once)
+        params = {
+            s["name"]: s["value"]
+            for program in (p, q)
+            for s in trace(seed(program, key)).get_trace(x, y).values()
+            if s["type"] == "param"
+        }
+        return draws, stats if has_density else {}, params
+
+    def blame(state: State, data: Data) -> str:
+        x, y = jax.tree.map(jnp.asarray, (data.x, data.y))
+        x, y = batches.take(batches.order(state), state.step, x, y)
+        q, p = guide(), scale_rows(model, structure, shapes.size / batches.size)
+        keys = jax.random.split(_step_key(state))
+        q_sites = trace(seed(_with_params(q, state.params), keys[1])).get_trace(x, y)
+        values = {s["name"]: s["value"] for s in q_sites.values() if s["type"] == "sample"}
+        p_run = substitute(_with_params(p, state.params), data=values | state.mutables)
+        p_sites = trace(seed(p_run, keys[0])).get_trace(x, y)
+        for site in (*q_sites.values(), *p_sites.values()):
+            if site["type"] == "sample" and not bool(jnp.isfinite(log_density(site))):
+                return site["name"]
+        grads = jax.grad(lambda u: objective(u, state.mutables, _step_key(state), x, y)[0])
+        for name, grad in grads(state.params).items():
+            is_flat = jnp.shape(grad) == (structure.size,)
+            for site, leaf in (structure.unflatten(grad) if is_flat else {name: grad}).items():
+                if not all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(leaf)):
+                    return site
+        return structure.observed[0]
+
+    has_density = _has_density(guide(), structure, shapes)
+    if members:
+        one_init, one_draw = init, draw
+        init = lambda key, x, y: jax.vmap(one_init, (0, None, None))(  # noqa: E731
+            jax.random.split(key, members), x, y
+        )
+        draw = jax.vmap(one_draw, in_axes=(0, None, None))
+    else:
+        single = draw
+        draw = lambda *args: jax.tree.map(lambda a: a[None], single(*args))  # noqa: E731
+    return Programs(
+        structure, has_density, Program(init), Program(advance, donate=True), Program(draw), blame
+    )
+
+
+class Batches(NamedTuple):
+    """Which rows make up each step's minibatch."""
+
+    rows: int
+    batch_size: int | None
+
+    @property
+    def size(self) -> int:
+        return self.batch_size or self.rows
+
+    @property
+    def no_order(self) -> Array:
+        return jnp.zeros(0 if self.batch_size is None else self.rows, jnp.int32)
+
+    @property
+    def _per_epoch(self) -> int:
+        return -(-self.rows // self.size)
+
+    def head(self, x: Any, y: Any) -> Any:
+        """Give a batch of the right shape, for work that does not depend on the rows."""
+        return jax.tree.map(lambda a: a[: self.size], (x, y))
+
+    def order(self, state: State) -> Array:
+        """Shuffle the rows if this step begins an epoch."""
+        if self.batch_size is None:
+            return state.order
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step // self._per_epoch)
+        return jax.lax.cond(
+            state.step % self._per_epoch == 0,
+            lambda: jax.random.permutation(key, self.rows).astype(jnp.int32),
+            lambda: state.order,
+        )
+
+    def take(self, order: Array, step: Array, x: Any, y: Any) -> Any:
+        """Take this step's rows; an epoch's last batch is topped up from the epoch's first."""
+        if self.batch_size is None:
+            return x, y
+        first = (step % self._per_epoch) * self.size
+        index = order[(first + jnp.arange(self.size)) % self.rows]
+        return jax.tree.map(lambda a: a[index], (x, y))
+
+
+def _step_key(state: State) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(state.key, 0), state.step)
+
+
+def _bijection(site: dict[str, Any]) -> Any:
+    return biject_to(site["kwargs"].get("constraint", constraints.real))
+
+
+def _with_params(program: Any, unconstrained: dict[str, Any]) -> Any:
+    def place(site: dict[str, Any]) -> Any:
+        if site["type"] == "param" and site["name"] in unconstrained:
+            return _bijection(site)(unconstrained[site["name"]])
+        return None
+
+    return substitute(program, substitute_fn=place)
+
+
+def _total(sites: Any) -> Array:
+    return sum((log_density(site) for site in sites), jnp.zeros(()))
+
+
+def _has_density(guide: Any, structure: Structure, shapes: Shapes) -> bool:
+    """Tell whether log q of the latents can be evaluated: as many numbers drawn as there are."""
+    drawn = []
+
+    def look(key: Key, x: Any, y: Any) -> None:
+        for site in trace(seed(guide, key)).get_trace(x, y).values():
+            if site["type"] != "sample" or isinstance(site["fn"], dist.Delta):
+                continue
+            if site["fn"].support.is_discrete:
+                drawn.append(float("inf"))  # a mask, say: no density over the latents
+            else:
+                shape = biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))
+                drawn.append(_size(shape))
+
+    jax.eval_shape(look, jax.random.key(0), *shapes.structs(shapes.rows))
+    return 0 < sum(drawn) == structure.size and not structure.local and not structure.discrete
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return functools.reduce(lambda a, b: a * b, shape, 1)

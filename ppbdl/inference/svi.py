@@ -1,0 +1,197 @@
+"""Stochastic variational inference: ascend an estimate of the evidence lower bound.
+
+    params <- optimizer(params, grad_params ELBO(params; key, batch))
+
+with the batch's rows weighed by N / M, so that the estimate and its gradient are unbiased for the
+whole data's (Hoffman et al. 2013, equation 24).  Every epoch is a fresh permutation of the rows;
+its last batch is topped up with rows from the same epoch, so each batch has M distinct rows.
+
+The loop runs in chunks: progress, Ctrl-C and the look for a NaN come between them.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from numpyro.infer import elbo
+from tqdm.auto import tqdm
+
+from ..data import Data
+from ..errors import FitError, InputError, require_whole
+from ..guides import AutoNormal
+from ..posterior import Posterior, Provenance, seed_of
+from ..structure import shapes_of
+from ..types import Key, Model
+from .elbo import AnalyticELBO
+from .optimisation import BUFFER, programs_of
+
+_SECONDS = 0.5  # a chunk aims at this, so that progress shows and Ctrl-C is heard
+
+
+@dataclass(frozen=True)
+class SVI:
+    """Settings of stochastic variational inference.
+
+    Parameters
+    ----------
+    guide
+        The approximate posterior: of `ppbdl.guides`, an autoguide of NumPyro's (class, partial or
+        instance), or a NumPyro program ``(x, y=None)``.
+    optimizer
+        Any Optax optimiser.  Two fits share a compiled program if they share the optimiser.
+    steps, batch_size
+        Optimisation steps, and rows in a minibatch; None uses all the rows at every step.
+    draws
+        Draws taken from the fitted guide.
+    loss
+        Any ELBO of NumPyro's; the default uses closed-form divergences where there are any.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> import ppbdl, ppbdl.models
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> data = ppbdl.Data(x, 2 * x[:, 0] + 0.1 * np.cos(9 * x[:, 0]))
+    >>> model = ppbdl.models.LinearRegression(noise=0.1)
+    >>> posterior = SVI(steps=500, draws=100).run(jax.random.key(0), model, data)
+    >>> posterior.draws["weights"].shape
+    (1, 100, 1)
+    """
+
+    guide: Any = AutoNormal
+    optimizer: optax.GradientTransformation = optax.adam(1e-2)
+    steps: int = 2000
+    batch_size: int | None = None
+    draws: int = 1000
+    loss: elbo.ELBO = AnalyticELBO()
+
+    def __post_init__(self) -> None:
+        require_whole(steps=self.steps, draws=self.draws, batch_size=self.batch_size)
+
+    @property
+    def name(self) -> str:
+        """The method's name in tables."""
+        guide = self.guide.func if isinstance(self.guide, functools.partial) else self.guide
+        return f"SVI {getattr(guide, '__name__', type(guide).__name__)}"
+
+    @property
+    def svi(self) -> SVI:
+        """Itself: the optimisation that `MAP` and `Ensemble` come down to as well."""
+        return self
+
+    def run(self, key: Key, model: Model, data: Data, *, progress: bool = False) -> Posterior:
+        """Fit the guide and draw from it.
+
+        Raises
+        ------
+        ModelError, InputError
+            If the model or a setting cannot be used with these data.
+        FitError
+            If a NaN or an infinity arises; it names the step and the site, and keeps the last
+            good state.
+        """
+        return optimise(key, model, data, self, name=self.name, progress=progress)
+
+
+def optimise(
+    key: Key,
+    model: Model,
+    data: Data,
+    svi: SVI,
+    *,
+    name: str,
+    members: int | None = None,
+    progress: bool = False,
+) -> Posterior:
+    """Fit a guide, or `members` of them side by side, and draw from what came of it."""
+    if svi.batch_size is not None and svi.batch_size > data.rows:
+        raise InputError(
+            "batch_size",
+            expected=f"at most the {data.rows} rows of the data",
+            got=str(svi.batch_size),
+            remedy="Use a smaller batch, or None for all the rows.",
+        )
+    start = time.perf_counter()
+    # The number of steps is an argument of the compiled loop, not a part of it.
+    programs = programs_of(model, replace(svi, steps=1), members, shapes_of(data))
+    compiled = programs.seconds_compiling
+    state = programs.init(key, data.x, data.y)
+    losses, failure, failed = [], "", None
+    with tqdm(total=svi.steps, desc=name, unit="step", disable=not progress) as bar:
+        done, chunk = 0, 50
+        try:
+            while done < svi.steps and failed is None:
+                began, before = time.perf_counter(), programs.advance.seconds
+                n = np.int32(min(chunk, svi.steps - done))
+                state, chunk_losses, taken, good = programs.advance(state, data.x, data.y, n)
+                # On the host from here: a slice of a JAX array would be compiled for each length.
+                losses.append(np.asarray(chunk_losses)[: int(taken)])
+                done += int(taken)
+                bar.update(int(taken))
+                if taken:
+                    bar.set_postfix_str(f"loss {losses[-1].mean():.4g}", False)
+                if not np.all(good := np.asarray(good)):
+                    failed = int(np.argmin(np.atleast_1d(good)))
+                spent = time.perf_counter() - began - (programs.advance.seconds - before)
+                chunk = int(np.clip(n * _SECONDS / max(spent, 1e-3), 1, BUFFER))
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            failure = f"Interrupted after {done} of {svi.steps} steps; these are their draws."
+    if failed is not None:
+        failure = f"Not finite at step {done}; these are the draws of the state before."
+
+    def posterior() -> Posterior:
+        draws, stats, params = jax.block_until_ready(programs.draw(state, data.x, data.y))
+        compiling = programs.seconds_compiling - compiled
+        steps = np.concatenate(losses)
+        return Posterior(
+            draws=draws,
+            params=params,
+            mutables=state.mutables if members else jax.tree.map(lambda a: a[None], state.mutables),
+            stats=stats,
+            shape=(members or 1, svi.draws),
+            observed=programs.structure.observed,
+            losses=steps.reshape(len(steps), -1).T,
+            scaling=data.scaling,
+            x_shape=jax.tree.map(lambda a: a.shape[1:], data.x),
+            provenance=Provenance(
+                method=name,
+                settings=settings_of(svi),
+                kind="density" if programs.has_density else "implicit",
+                seed=seed_of(key),
+                seconds_compiling=compiling,
+                seconds_running=time.perf_counter() - start - compiling,
+                gradients=done * (members or 1),
+                failure=failure,
+            ),
+        )
+
+    if failed is None:
+        return posterior()
+    site = programs.blame(jax.tree.map(lambda a: a[failed], state) if members else state, data)
+    raise FitError(
+        f"{name}: the objective or its gradient is not finite at step {done}, in site {site!r}. "
+        "Try a smaller learning rate or initial scale, or look at that site's prior; "
+        "the last good state is this error's `posterior`.",
+        step=done,
+        site=site,
+        posterior=posterior() if done else None,
+    )
+
+
+def settings_of(method: Any) -> dict[str, str]:
+    """Tell a method's settings as text, by name."""
+
+    def text(value: Any) -> str:
+        return getattr(value, "__name__", None) or (
+            type(value).__name__ if " at 0x" in repr(value) else repr(value)
+        )
+
+    return {f.name: text(getattr(method, f.name)) for f in fields(method)}

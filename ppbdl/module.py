@@ -1,0 +1,252 @@
+"""The Haiku bridge: a network's weights become NumPyro sites.
+
+`haiku_module` declares the weights as learnable parameters, `random_haiku_module` as random
+variables with a prior.  Both take any Haiku function, transformed or not, with or without
+random numbers (dropout) and state (BatchNorm), and return a callable network.
+
+A weight's site is named by dots, ``net.linear_0.w``: ArviZ's trees reserve the slash.  Where
+the network has a single top-level module, that module's own name is left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer.initialization import init_to_sample
+
+from .errors import ModelError
+from .types import Array
+
+Prior = (
+    dist.Distribution
+    | Callable[[str, tuple[int, ...]], dist.Distribution]
+    | Mapping[str, dist.Distribution]
+)
+
+
+def fan_in_normal(name: str, shape: tuple[int, ...]) -> dist.Distribution:
+    """Give the default prior: N(0, 1/fan_in) for weights, N(0, 1) for biases and other vectors.
+
+    It keeps the prior variance of a layer's output independent of the layer's width
+    (Neal 1996, *Bayesian Learning for Neural Networks*, section 2.1).
+    """
+    scale = 1.0 / math.sqrt(math.prod(shape[:-1])) if len(shape) > 1 else 1.0
+    return dist.Normal(0.0, scale)
+
+
+def haiku_module(
+    name: str,
+    nn_module: Any,
+    *args: Any,
+    input_shape: tuple[int, ...] | None = None,
+    apply_rng: bool = False,
+    **kwargs: Any,
+) -> Callable[..., Any]:
+    """Declare a Haiku network whose weights are parameters, to be learned as point estimates.
+
+    Parameters
+    ----------
+    name
+        Name of the network; its weights are the one parameter site ``{name}$params``, a dict
+        by dotted name, and its state, if it has any, the mutable site ``{name}$state``.
+    nn_module
+        A Haiku function, or the result of `hk.transform` or `hk.transform_with_state`.
+    *args, **kwargs
+        Example inputs that show the network its shapes; the values are not used.
+    input_shape
+        Shape of a single float input, batch included, in place of example inputs.
+    apply_rng
+        Whether the network draws random numbers; it is then called with a key first.
+
+    Returns
+    -------
+    The network: a callable of ``(*inputs)``, or of ``(key, *inputs)`` with `apply_rng`.
+
+    Examples
+    --------
+    >>> import haiku as hk, jax.numpy as jnp, numpyro
+    >>> def model(x, y=None):
+    ...     net = haiku_module("net", lambda x: hk.nets.MLP([8, 1])(x), x)
+    ...     return net(x)
+    >>> with numpyro.handlers.seed(rng_seed=0):
+    ...     model(jnp.ones((3, 2))).shape
+    (3, 1)
+    """
+    network = _Network.of(nn_module, _example(args, input_shape, name), kwargs)
+    weights = numpyro.param(f"{name}$params", lambda key: network.init(key))
+    return network.bind(name, weights, apply_rng)
+
+
+def random_haiku_module(
+    name: str,
+    nn_module: Any,
+    prior: Prior = fan_in_normal,
+    *args: Any,
+    input_shape: tuple[int, ...] | None = None,
+    apply_rng: bool = False,
+    **kwargs: Any,
+) -> Callable[..., Any]:
+    """Declare a Haiku network whose weights are random variables, one site per weight array.
+
+    Parameters
+    ----------
+    prior
+        A distribution, for every weight; a callable ``(name, shape) -> distribution``; or a
+        dict from patterns such as ``"*.w"`` or ``"linear_0.*"`` to distributions, of which the
+        first that matches the weight's dotted name holds.  A scalar distribution is expanded
+        to the weight's shape.  The default is `fan_in_normal`.
+    name, nn_module, *args, input_shape, apply_rng, **kwargs
+        As for `haiku_module`; the sites are ``{name}.linear_0.w`` and so on.
+
+    Raises
+    ------
+    ModelError
+        If no pattern matches a weight, or a prior's shape is not the weight's.
+
+    Examples
+    --------
+    >>> import haiku as hk, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> def model(x, y=None):
+    ...     net = random_haiku_module(
+    ...         "net", lambda x: hk.nets.MLP([8, 1])(x), dist.Normal(0, 1), x
+    ...     )
+    ...     return net(x)
+    >>> trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace(jnp.ones((3, 2)))
+    >>> sorted(trace)
+    ['net.linear_0.b', 'net.linear_0.w', 'net.linear_1.b', 'net.linear_1.w']
+    """
+    network = _Network.of(nn_module, _example(args, input_shape, name), kwargs)
+    weights = {
+        leaf: numpyro.sample(
+            f"{name}.{leaf}",
+            _prior_of(prior, leaf, shape.shape),
+            # Networks start badly from a wide uniform start; a prior draw has the right scale.
+            infer={"init": init_to_sample},
+        )
+        for leaf, shape in network.shapes.items()
+    }
+    return network.bind(name, weights, apply_rng)
+
+
+def _example(args: tuple, input_shape: tuple[int, ...] | None, name: str) -> tuple:
+    if input_shape is not None:
+        return (jax.ShapeDtypeStruct(tuple(input_shape), jnp.result_type(float)),)
+    if not args:
+        raise ModelError(
+            "args",
+            expected=f"an example input that shows the network {name!r} its shapes",
+            got="none",
+            remedy="Pass the inputs after the network and its prior, or input_shape=(batch, ...).",
+        )
+    return args
+
+
+def _prior_of(prior: Prior, leaf: str, shape: tuple[int, ...]) -> dist.Distribution:
+    if isinstance(prior, Mapping):
+        matches = [p for pattern, p in prior.items() if fnmatchcase(leaf, pattern)]
+        if not matches:
+            raise ModelError(
+                "prior",
+                expected=f"a pattern that matches the weight {leaf!r}",
+                got=f"patterns {sorted(prior)}",
+                remedy='Add an entry for it, or "*" as the last one.',
+            )
+        chosen = matches[0]
+    else:
+        chosen = prior if isinstance(prior, dist.Distribution) else prior(leaf, shape)
+    if chosen.shape() == ():
+        chosen = chosen.expand(shape)
+    if chosen.shape() != shape:
+        raise ModelError(
+            "prior",
+            expected=f"a scalar distribution or one of shape {shape} for the weight {leaf!r}",
+            got=f"shape {chosen.shape()}",
+            remedy="Expand the distribution to the weight's shape.",
+        )
+    return chosen.to_event(len(chosen.batch_shape))
+
+
+class _Network:
+    """A Haiku function seen from outside: shapes by dotted name, initial values, application."""
+
+    def __init__(self, transformed: hk.TransformedWithState, example: tuple, kwargs: Mapping):
+        self._transformed, self._example, self._kwargs = transformed, example, kwargs
+        weights, self.state = jax.eval_shape(self._init, jax.random.key(0))
+        paths, self._treedef = jax.tree_util.tree_flatten_with_path(weights)
+        names = _dotted([path for path, _ in paths])
+        self.shapes = dict(zip(names, [shape for _, shape in paths], strict=True))
+
+    @classmethod
+    def of(cls, nn_module: Any, example: tuple, kwargs: Mapping) -> _Network:
+        leaves, treedef = jax.tree.flatten(example)
+        shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        return _network(nn_module, treedef, shapes, tuple(sorted(kwargs.items())))
+
+    def _init(self, key: Array) -> Any:
+        inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self._example)
+        return self._transformed.init(key, *inputs, **self._kwargs)
+
+    def init(self, key: Array) -> dict[str, Array]:
+        """Draw Haiku's own initial weights."""
+        weights, _ = self._init(key)
+        return dict(zip(self.shapes, jax.tree.leaves(weights), strict=True))
+
+    def bind(self, name: str, weights: Mapping[str, Array], apply_rng: bool) -> Callable[..., Any]:
+        """Give the weights to the network; its state lives in the mutable site of its name."""
+        if set(weights) != set(self.shapes):
+            raise ModelError(
+                f"{name}$params",
+                expected=f"weights {sorted(self.shapes)}",
+                got=str(sorted(weights)),
+                remedy="Fit again: these weights belong to another network.",
+            )
+        tree = jax.tree.unflatten(self._treedef, [weights[leaf] for leaf in self.shapes])
+        holder = None
+        if jax.tree.leaves(self.state):
+            holder = numpyro.primitives.mutable(f"{name}$state", {"state": self._initial_state()})
+
+        def network(*inputs: Any, **kwargs: Any) -> Any:
+            key, inputs = (inputs[0], inputs[1:]) if apply_rng else (None, inputs)
+            state = {} if holder is None else holder["state"]
+            out, new_state = self._transformed.apply(tree, state, key, *inputs, **kwargs)
+            if holder is not None:
+                # Running statistics are not learned; a gradient through them would be wrong.
+                holder["state"] = jax.lax.stop_gradient(new_state)
+            return out
+
+        return network
+
+    def _initial_state(self) -> Any:
+        return self._init(jax.random.key(0))[1]
+
+
+@functools.lru_cache(maxsize=256)
+def _network(nn_module: Any, treedef: Any, shapes: tuple, kwargs: tuple) -> _Network:
+    # A model is traced several times for each fit; its network's shapes are found once.
+    example = treedef.unflatten([jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    if isinstance(nn_module, hk.TransformedWithState):
+        transformed = nn_module
+    elif isinstance(nn_module, hk.Transformed):
+        transformed = hk.with_empty_state(nn_module)
+    else:
+        transformed = hk.transform_with_state(nn_module)
+    return _Network(transformed, example, dict(kwargs))
+
+
+def _dotted(paths: list[tuple]) -> list[str]:
+    """Name Haiku's leaves by dots, without the name of a single top-level module."""
+    split = [[p for key in path for p in str(key.key).split("/") if p != "~"] for path in paths]
+    if len({parts[0] for parts in split}) == 1:
+        short = [".".join(parts[1:] if len(parts) > 2 else parts) for parts in split]
+        if len(set(short)) == len(short):
+            return short
+    return [".".join(parts) for parts in split]

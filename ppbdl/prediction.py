@@ -1,0 +1,273 @@
+"""Predictions: moments of the posterior predictive distribution, streamed within a byte budget.
+
+For a posterior of T draws, the law of total variance splits the predictive variance of a row into
+the mean of the draws' variances, aleatoric, and the variance of the draws' means, epistemic
+(Kendall and Gal 2017; Depeweg et al. 2018).  For classes the entropy of the mean probabilities
+splits into the mean entropy, aleatoric, and the mutual information, epistemic (Houlsby et al.
+2011), and the covariance of the one-hot class as in Kwon et al. (2020).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.handlers import seed, trace
+
+from .data import Data, Scaling
+from .errors import InputError, ModelError, require_whole
+from .posterior import Posterior, placing
+from .streaming import BUDGET, Moments, Stream
+from .types import Array, Key, Model, as_key
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The posterior predictive distribution of each row, in the user's units.
+
+    Attributes
+    ----------
+    mean
+        Predictive mean, (row, ...); for classes the probabilities, (row, class).
+    aleatoric, epistemic
+        The two parts of the predictive variance, (row, ...); for classes, of the predictive
+        entropy, (row,), in nats.  NaN where the likelihood's moments have no closed form.
+    total
+        Their sum.
+    kwon
+        For classes, the diagonals of Kwon et al.'s (aleatoric, epistemic) matrices, each
+        (row, class); otherwise None.
+    draws
+        When asked for: ``y``, one draw of y from each posterior draw, (chain, draw, row, ...),
+        with the draw's own ``mean`` and ``variance`` or ``probs``.
+    """
+
+    mean: np.ndarray
+    aleatoric: np.ndarray
+    epistemic: np.ndarray
+    total: np.ndarray
+    kwon: tuple[np.ndarray, np.ndarray] | None = None
+    draws: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def sd(self) -> np.ndarray:
+        """Predictive standard deviation, (row, ...); not for classes."""
+        return np.sqrt(self.total)
+
+
+def predict(
+    key: Key,
+    model: Model,
+    posterior: Posterior,
+    x: Any,
+    *,
+    site: str | None = None,
+    draws: bool = False,
+    budget: int = BUDGET,
+) -> Prediction:
+    """Predict y at new inputs; the observed y is never among the results.
+
+    Parameters
+    ----------
+    key
+        A JAX random key or an integer seed.
+    model, posterior
+        The model and what `fit` gave for it.
+    x
+        Inputs in the user's units, (rows, ...), or a `Data`, whose y is not looked at.  For a
+        model without inputs, an array of shape (rows, 0).
+    site
+        The observed site to predict; may be left out if there is one only.
+    draws
+        Whether to keep the draws, (chain, draw, row, ...), beside their moments.
+    budget
+        Bytes that may be held at once; more rows or draws are streamed.
+
+    Raises
+    ------
+    DataError, InputError
+        If x is not finite, or of another width than the data of the fit.
+    ModelError
+        If the model observes y even when it is called without, or has latents that belong to the
+        rows of the fit.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl, ppbdl.models
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> data = ppbdl.Data(x, 2 * x[:, 0] + 0.1 * np.cos(9 * x[:, 0])).standardized()
+    >>> model = ppbdl.models.LinearRegression(noise=0.1)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.SVI(steps=300), progress=False)
+    >>> predict(1, model, posterior, x[:3]).mean.shape
+    (3,)
+    """
+    require_whole(budget=budget)
+    inputs = _inputs(posterior, x)
+    name = _one_site(posterior, site)
+    sites = look(model, posterior, inputs, None)
+    _refuse_observed(sites, name)
+    kind = sites[name]["kind"]
+    moments, kept = Moments(), []
+    stream = Stream(posterior, inputs, budget, whole=tied(sites, posterior, name))
+    for rows, t, out in stream.run(as_key(key), _predictive(model, name, kind), keep=draws):
+        moments.add(rows, t.stop - t.start, out["mean"], out["squares"])
+        if draws:
+            kept.append((rows, t, out["draws"]))
+    mean, variance = moments.result()
+    each = stream.assemble(kept) if draws else None
+    if kind == "classes":
+        return _of_classes(mean, variance, each)
+    return _of_moments(mean, variance, each, kind, scaling_of(posterior, name))
+
+
+def _of_classes(mean: Any, variance: Any, each: Any) -> Prediction:
+    probs, aleatoric = mean["probs"], mean["entropy"]
+    total = -np.sum(probs * np.log(np.where(probs > 0, probs, 1.0)), axis=-1)
+    epistemic = np.maximum(total - aleatoric, 0.0)  # a mutual information, but for rounding
+    kwon = (probs - probs**2 - variance["probs"], variance["probs"])
+    return Prediction(probs, total - epistemic, epistemic, total, kwon, each)
+
+
+def _of_moments(mean: Any, variance: Any, each: Any, kind: str, scaling: Any) -> Prediction:
+    if each is not None:
+        each = {
+            name: scaling.variance(a) if name == "variance" else scaling.mean(a)
+            for name, a in each.items()
+        }
+    centre, spread = scaling.mean(mean["mean"]), scaling.variance(variance["mean"])
+    if kind == "draws":  # moments without a closed form: only the draws' spread is known
+        nan = np.full_like(spread, np.nan)
+        return Prediction(centre, nan, nan, spread, None, each)
+    noise = scaling.variance(mean["variance"])
+    return Prediction(centre, noise, spread, noise + spread, None, each)
+
+
+@functools.lru_cache(maxsize=64)
+def _predictive(model: Model, name: str, kind: str) -> Callable[..., dict[str, Array]]:
+    """Make the function that predicts all rows under one draw."""
+
+    def one(key: Key, values: Any, learned: Any, x: Any) -> dict[str, Array]:
+        site = trace(seed(placing(model, values, learned), key)).get_trace(x, None)[name]
+        y, fn = site["value"], site["fn"]
+        if kind == "classes":
+            probs = _base(fn).probs
+            probs = jnp.broadcast_to(probs, (*fn.batch_shape, *probs.shape[len(fn.batch_shape) :]))
+            if isinstance(_base(fn), _BERNOULLI):
+                probs = jnp.stack([1 - probs, probs], axis=-1)
+            log_probs = jnp.log(jnp.where(probs > 0, probs, 1.0))
+            return {"y": y, "probs": probs, "entropy": -jnp.sum(probs * log_probs, axis=-1)}
+        y = jnp.asarray(y, jnp.result_type(float))
+        if kind == "draws":
+            return {"y": y, "mean": y}
+        return {
+            "y": y,
+            "mean": jnp.broadcast_to(fn.mean, y.shape),
+            "variance": jnp.broadcast_to(fn.variance, y.shape),
+        }
+
+    return one
+
+
+def _kind(fn: dist.Distribution) -> str:
+    """Tell how a likelihood is summarised: by class probabilities, by moments, or by draws."""
+    if isinstance(_base(fn), _CLASSES) and not fn.event_shape and len(fn.batch_shape) == 1:
+        return "classes"
+    try:
+        _ = fn.mean, fn.variance
+    except (NotImplementedError, AttributeError):
+        return "draws"
+    return "moments"
+
+
+_BERNOULLI = (dist.BernoulliProbs, dist.BernoulliLogits)
+_CLASSES = (*_BERNOULLI, dist.CategoricalProbs, dist.CategoricalLogits)
+
+
+def _base(fn: Any) -> Any:
+    while isinstance(fn, (dist.ExpandedDistribution, dist.MaskedDistribution, dist.Independent)):
+        fn = fn.base_dist
+    return fn
+
+
+def look(model: Model, posterior: Posterior, x: Any, y: Any) -> dict[str, Any]:
+    """Trace the model on abstract inputs with the posterior's first draw in place."""
+    found: dict[str, Any] = {}
+
+    def run(key: Key, values: Any, learned: Any, x: Any, y: Any) -> None:
+        found.update(trace(seed(placing(model, values, learned), key)).get_trace(x, y))
+        for name in posterior.observed:
+            # Here, where the distribution's arrays are alive.
+            found[name]["kind"] = _kind(found[name]["fn"])
+            found[name]["likelihood"] = type(_base(found[name]["fn"])).__name__
+
+    jax.eval_shape(
+        run,
+        jax.random.key(0),
+        jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), dict(posterior.draws)),
+        jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
+            (posterior.params, posterior.mutables),
+        ),
+        x,
+        y,
+    )
+    return found
+
+
+def tied(sites: dict[str, Any], posterior: Posterior, name: str) -> bool:
+    """Tell whether some of the draws are of latents in a plate of the observed site's rows."""
+    plates = {frame.name for frame in sites[name]["cond_indep_stack"]}
+    return any(
+        frame.name in plates
+        for latent in posterior.draws
+        if latent in sites
+        for frame in sites[latent]["cond_indep_stack"]
+    )
+
+
+def scaling_of(posterior: Posterior, name: str) -> Scaling:
+    """Give the way back to the user's units, which is none for any but the data's one target."""
+    back = posterior.scaling if name == posterior.observed[0] else None
+    return Scaling() if back is None else back
+
+
+def _inputs(posterior: Posterior, x: Any) -> Any:
+    x = x.x if isinstance(x, Data) else Data(x).x
+    shape = jax.tree.map(lambda a: a.shape[1:], x)
+    if shape != posterior.x_shape:
+        raise InputError(
+            "x",
+            expected=f"rows of the fitted shape {posterior.x_shape}",
+            got=f"rows of shape {shape}",
+            remedy="Pass the same columns as in the fit, in the same order.",
+        )
+    return x if posterior.scaling is None else posterior.scaling.x(x)
+
+
+def _one_site(posterior: Posterior, site: str | None) -> str:
+    if site is None and len(posterior.observed) == 1:
+        return posterior.observed[0]
+    if site not in posterior.observed:
+        raise InputError(
+            "site",
+            expected=f"one of the observed sites {list(posterior.observed)}",
+            got=repr(site),
+            remedy="Name the one to predict.",
+        )
+    return site
+
+
+def _refuse_observed(sites: dict[str, Any], name: str) -> None:
+    if sites[name]["is_observed"]:
+        raise ModelError(
+            "model",
+            expected=f"{name!r} to be generated when y is None",
+            got="a site that is observed all the same",
+            remedy='Observe the argument: numpyro.sample("y", ..., obs=y).',
+        )

@@ -1,0 +1,191 @@
+"""Scores: the pointwise log likelihood, on which LOO and held-out ELPD rest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.handlers import replay, seed, trace
+from numpyro.primitives import Messenger
+
+from .data import Data
+from .errors import DataError, ModelError, require_whole
+from .posterior import Posterior, placing
+from .prediction import look, scaling_of, tied
+from .streaming import BUDGET, Stream
+from .structure import Structure, inspect_model, shapes_of
+from .types import Array, Key, Model, as_key
+
+
+def log_likelihood(
+    key: Key,
+    model: Model,
+    posterior: Posterior,
+    data: Data,
+    *,
+    guide: Any = None,
+    budget: int = BUDGET,
+) -> dict[str, np.ndarray]:
+    """Score each row's y under each draw: log p(y_i | x_i, draw), per unit of the user's y.
+
+    Discrete latents of a row are summed out.  Continuous latents of a row, such as a VAE's code,
+    are drawn from the guide that amortises them and weighed: the draws' values are then
+    log p(y_i, z) / q(z), whose log-mean-exp over draws estimates log p(y_i) from below
+    (Burda et al. 2016, equation 8).
+
+    Parameters
+    ----------
+    data
+        Rows with y: of the fit, or held out and then in the user's units.
+    guide
+        The guide of the latents of a row, where there are any.
+
+    Returns
+    -------
+    For each observed site an array (chain, draw, row); the sites' joint under the name ``rows``
+    if there are several and latents of a row tie them together.
+
+    Raises
+    ------
+    ModelError
+        If the observed values are not one entry a row, or `guide` is missing.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl, ppbdl.models
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> data = ppbdl.Data(x, 2 * x[:, 0] + 0.1 * np.cos(9 * x[:, 0]))
+    >>> model = ppbdl.models.LinearRegression(noise=0.1)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.MAP(steps=300), progress=False)
+    >>> log_likelihood(1, model, posterior, data)["y"].shape
+    (1, 1, 20)
+    """
+    require_whole(budget=budget)
+    scaling = posterior.scaling
+    x, y = data.x, data.y
+    if y is None:
+        raise DataError(
+            "data", expected="rows with y", got="no y", remedy="Pass Data(x, y); or call predict."
+        )
+    if data.scaling is None and scaling is not None:
+        x, y = scaling.x(x), scaling.y(y)
+    structure = inspect_model(model, shapes_of(data))
+    sites = look(model, posterior, x, y)
+    _require_rows(sites, structure, data.rows)
+    local = [n for n in (*structure.local, *structure.latents) if n not in posterior.draws]
+    if local and guide is None:
+        raise ModelError(
+            "guide",
+            expected=f"the guide that amortises {local}, the latents of a row",
+            got="None",
+            remedy="Pass guide=model.guide, or the guide that was fitted.",
+        )
+    one = _scorer(
+        model,
+        guide if local else None,
+        structure.observed,
+        structure.row_plates,
+        structure.plate_depth if structure.discrete else None,
+    )
+    whole = any(tied(sites, posterior, name) for name in structure.observed)
+    stream = Stream(posterior, (x, y), budget, whole=whole)
+    kept = [(rows, t, out["draws"]) for rows, t, out in stream.run(as_key(key), one, keep=True)]
+    return {
+        name: scaling_of(posterior, posterior.observed[0]).log_density(score)
+        for name, score in stream.assemble(kept).items()
+    }
+
+
+def _require_rows(sites: dict[str, Any], structure: Structure, rows: int) -> None:
+    for name in structure.observed:
+        shape = sites[name]["fn"].batch_shape
+        if shape[:1] != (rows,):
+            raise ModelError(
+                "model",
+                expected=f"a likelihood {name!r} with the {rows} rows as its first batch axis",
+                got=f"batch shape {shape}",
+                remedy="Observe in a plate of the rows; to_event only axes within a row.",
+            )
+    for name in structure.discrete:
+        if not any(f.name in structure.row_plates for f in sites[name]["cond_indep_stack"]):
+            raise ModelError(
+                "model",
+                expected="discrete latents in the plate of the rows, to be summed out row by row",
+                got=f"{name!r}, which all the rows share",
+                remedy="Sum it out in the model (MixtureSameFamily), or score it another way.",
+            )
+
+
+@functools.lru_cache(maxsize=64)
+def _scorer(
+    model: Model,
+    guide: Any,
+    observed: tuple[str, ...],
+    rows: frozenset[str],
+    enumerated_depth: int | None,
+) -> Callable[..., dict[str, Array]]:
+    """Make the function that scores all rows under one draw."""
+
+    def of_rows(key: Key, values: Any, learned: Any, inputs: Any) -> dict[str, Array]:
+        sites = _run(key, placing(model, values, learned), inputs)
+        return {
+            name: _by_row(sites[name]["fn"].log_prob(sites[name]["value"])) for name in observed
+        }
+
+    def weighed(key: Key, values: Any, learned: Any, inputs: Any) -> dict[str, Array]:
+        q_key, p_key = jax.random.split(key)
+        q = _run(q_key, placing(guide, values, learned), inputs)
+        p = _run(p_key, replay(placing(model, values, learned), q), inputs)
+        log_weight = _of_rows(p, rows) - _of_rows(q, rows)
+        return {_joint(observed): log_weight}
+
+    def summed(key: Key, values: Any, learned: Any, inputs: Any) -> dict[str, Array]:
+        from numpyro.contrib.funsor import config_enumerate, enum, log_density
+
+        program = _OnlyRows(placing(model, values, learned), rows)
+
+        def of_row(row: Any) -> Array:
+            one_row = jax.tree.map(lambda a: a[None], row)
+            enumerated = enum(config_enumerate(seed(program, key)), -1 - enumerated_depth)
+            return log_density(enumerated, one_row, {}, {})[0]
+
+        return {_joint(observed): jax.vmap(of_row)(inputs)}
+
+    return summed if enumerated_depth is not None else of_rows if guide is None else weighed
+
+
+class _OnlyRows(Messenger):
+    """Leaves only the density of the rows' own sites."""
+
+    def __init__(self, fn: Any, rows: frozenset[str]):
+        self.rows = rows
+        super().__init__(fn)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not any(
+            f.name in self.rows for f in msg["cond_indep_stack"]
+        ):
+            msg["fn"] = msg["fn"].mask(False)
+
+
+def _run(key: Key, program: Any, inputs: Any) -> dict[str, Any]:
+    return trace(seed(program, key)).get_trace(*inputs)
+
+
+def _by_row(log_prob: Array) -> Array:
+    return log_prob.reshape(log_prob.shape[0], -1).sum(-1)
+
+
+def _of_rows(sites: dict[str, Any], rows: frozenset[str]) -> Array:
+    return sum(
+        _by_row(site["fn"].log_prob(site["value"]))
+        for site in sites.values()
+        if site["type"] == "sample" and any(f.name in rows for f in site["cond_indep_stack"])
+    )
+
+
+def _joint(observed: tuple[str, ...]) -> str:
+    return observed[0] if len(observed) == 1 else "rows"

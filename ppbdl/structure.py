@@ -1,0 +1,288 @@
+"""What a model is made of, found by tracing it abstractly: nothing is compiled or computed.
+
+Every method starts here, so this is where a model that cannot be fitted is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import biject_to
+from numpyro.distributions import transforms as bijections
+from numpyro.handlers import block, seed, substitute, trace
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.primitives import Messenger
+
+from .data import Data
+from .errors import ModelError
+from .types import Array, Key, Model
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The sites of a model on given data, by the part they play.
+
+    Attributes
+    ----------
+    latents
+        Continuous latent sites in trace order, with the shapes of their unconstrained values.
+    supports
+        The latents' supports; None where the model computes the bounds.
+    local
+        Latent sites that belong to the rows of a minibatch, so that only a guide that
+        amortises them can speak of them; they are drawn anew wherever they are needed.
+    discrete
+        Discrete latent sites, which gradient methods sum out.
+    observed
+        Observed sites.
+    params, mutables
+        Learnable parameters, and state such as BatchNorm's, of the model.
+    row_plates
+        The plates of the data's rows: those around an observed site, as long as the data.
+    subsampled
+        Plates that draw a subsample of their own.
+    plate_depth
+        How many plates are nested at most.
+    """
+
+    latents: dict[str, tuple[int, ...]]
+    supports: dict[str, Any]
+    local: tuple[str, ...]
+    discrete: tuple[str, ...]
+    observed: tuple[str, ...]
+    params: tuple[str, ...]
+    mutables: tuple[str, ...]
+    row_plates: frozenset[str]
+    subsampled: tuple[str, ...]
+    plate_depth: int
+
+    @property
+    def size(self) -> int:
+        """Number of unconstrained coordinates of the latents."""
+        return sum(_size(shape) for shape in self.latents.values())
+
+    def unflatten(self, flat: Array) -> dict[str, Array]:
+        """Split a flat vector of unconstrained coordinates into its sites."""
+        sites, start = {}, 0
+        for name, shape in self.latents.items():
+            stop = start + _size(shape)
+            sites[name] = flat[start:stop].reshape(shape)
+            start = stop
+        return sites
+
+    def flatten(self, sites: dict[str, Array]) -> Array:
+        """Join the sites' unconstrained values into one flat vector."""
+        leaves = [jnp.ravel(sites[name]) for name in self.latents]
+        return jnp.concatenate(leaves) if leaves else jnp.zeros((0,))
+
+
+def initial_value(site: dict[str, Any] | None = None) -> Any:
+    """Start a latent site where its own hint says, or uniformly on the unconstrained (-2, 2).
+
+    An initialisation strategy as NumPyro's are: called with no site, it gives itself.
+    """
+    if site is None:
+        return functools.partial(initial_value)
+    if site["type"] != "sample" or site["is_observed"]:
+        return None
+    return site["infer"].get("init", init_to_uniform)(site)
+
+
+def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any) -> Array:
+    """Draw a flat unconstrained starting point; can be traced."""
+    with block():
+        sites = trace(substitute(seed(model, key), substitute_fn=initial_value)).get_trace(x, y)
+    return structure.flatten(
+        {n: biject_to(sites[n]["fn"].support).inv(sites[n]["value"]) for n in structure.latents}
+    )
+
+
+def transforms(
+    model: Model, structure: Structure, unconstrained: dict[str, Array], x: Any, y: Any
+) -> dict[str, Any]:
+    """Find the bijection onto each latent's support; inside a seeded NumPyro program.
+
+    Supports with constant bounds are known; for bounds that the model computes from other
+    latents the model is run at the unconstrained values.
+    """
+    if None not in structure.supports.values():
+        return {name: _bijection(support) for name, support in structure.supports.items()}
+    found: dict[str, Any] = {}
+
+    def place(site: dict[str, Any]) -> Array | None:
+        if site["type"] == "sample" and site["name"] in unconstrained:
+            found[site["name"]] = _bijection(site["fn"].support)
+            return found[site["name"]](unconstrained[site["name"]])
+        return None
+
+    with block():
+        substitute(model, substitute_fn=place)(x, y)
+    return found
+
+
+class Shapes(NamedTuple):
+    """The shapes and dtypes of some data, which is all that a compiled program knows of them."""
+
+    rows: int
+    size: int
+    treedef: Any
+    leaves: tuple[tuple[tuple[int, ...], str], ...]
+
+    def structs(self, rows: int) -> Any:
+        """Give (x, y) as abstract arrays of so many rows."""
+        return self.treedef.unflatten(
+            [jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in self.leaves]
+        )
+
+
+def shapes_of(data: Data) -> Shapes:
+    """Tell the data's shapes, in a form that can be looked up."""
+    leaves, treedef = jax.tree.flatten((data.x, data.y))
+    rows = tuple((leaf.shape[1:], str(leaf.dtype)) for leaf in leaves)
+    return Shapes(data.rows, int(data.size), treedef, rows)
+
+
+@functools.lru_cache(maxsize=64)
+def inspect_model(model: Model, shapes: Shapes, batch_size: int | None = None) -> Structure:
+    """Trace the model on the data's shapes and refuse what cannot be fitted.
+
+    Raises
+    ------
+    ModelError
+        If the model observes nothing, a plate's size disagrees with the data's rows, or a plate
+        subsamples while `batch_size` asks for minibatches as well.
+    """
+    rows = batch_size or shapes.rows
+    found: dict[str, Structure] = {}
+
+    def look(key: Key, x: Any, y: Any) -> None:
+        seeded = substitute(seed(model, key), substitute_fn=initial_value)
+        found["structure"] = _read(trace(seeded).get_trace(x, y), rows, batch_size)
+
+    plates = _Plates()
+    try:
+        with plates:
+            jax.eval_shape(look, jax.random.key(0), *shapes.structs(rows))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ModelError) or not any(n != rows for n in plates.sizes.values()):
+            raise
+        sizes = ", ".join(f"{name!r} of size {size}" for name, size in plates.sizes.items())
+        raise ModelError(
+            "model",
+            expected=f"plates that fit the {rows} rows it is given",
+            got=f"{sizes} ({error})",
+            remedy='Size the plate of the data by its input: numpyro.plate("data", x.shape[0]).',
+        ) from error
+    return found["structure"]
+
+
+def scale_rows(fn: Any, structure: Structure, scale: float) -> Any:
+    """Weigh each site of the data's rows by `scale` = N / M, so a minibatch stands for the data."""
+    return fn if scale == 1.0 else _ScaleRows(fn, structure, scale)
+
+
+class _ScaleRows(Messenger):
+    def __init__(self, fn: Any, structure: Structure, scale: float):
+        self.structure, self.scale = structure, scale
+        super().__init__(fn)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample":
+            return
+        in_rows = any(f.name in self.structure.row_plates for f in msg["cond_indep_stack"])
+        if in_rows or msg["name"] in self.structure.observed:
+            msg["scale"] = self.scale if msg["scale"] is None else self.scale * msg["scale"]
+
+
+class _Plates(Messenger):
+    """Notes the plates that a model enters, to be named should the model fail."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        super().__init__()
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "plate":
+            self.sizes[msg["name"]] = msg["args"][1] or msg["args"][0]
+
+
+def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure:
+    samples = [s for s in sites.values() if s["type"] == "sample"]
+    observed = [s for s in samples if s["is_observed"] and not isinstance(s["fn"], dist.Unit)]
+    latent = [s for s in samples if not s["is_observed"]]
+    if not observed:
+        raise ModelError(
+            "model",
+            expected="at least one observed site",
+            got=f"sites {[s['name'] for s in samples]}, none of them observed",
+            remedy='Pass y on to the likelihood: numpyro.sample("y", ..., obs=y).',
+        )
+    for site in observed:
+        if jnp.shape(site["value"])[:1] not in ((rows,), ()) and not site["cond_indep_stack"]:
+            raise ModelError(
+                "model",
+                expected=f"observed values with the data's {rows} rows in front",
+                got=f"{site['name']!r} of shape {jnp.shape(site['value'])}",
+                remedy="Observe y itself, one entry a row.",
+            )
+    frames = {f for s in observed for f in s["cond_indep_stack"]}
+    subsampled = tuple(
+        name
+        for name, s in sites.items()
+        if s["type"] == "plate" and s["args"][1] not in (None, s["args"][0])
+    )
+    if subsampled and batch_size is not None:
+        raise ModelError(
+            "batch_size",
+            expected=f"None, since the plate {subsampled[0]!r} draws its own subsample",
+            got=str(batch_size),
+            remedy="Drop subsample_size from the plate; ppbdl draws and scales the minibatches.",
+        )
+    row_plates = frozenset(f.name for f in frames if f.size == rows and f.name not in subsampled)
+
+    def is_local(site: dict[str, Any]) -> bool:
+        in_rows = any(f.name in row_plates for f in site["cond_indep_stack"])
+        return in_rows and (batch_size is not None or bool(site["infer"].get("local")))
+
+    discrete = [s["name"] for s in latent if s["fn"].support.is_discrete]
+    local = [s["name"] for s in latent if s["name"] not in discrete and is_local(s)]
+    fitted = [s for s in latent if s["name"] not in (*discrete, *local)]
+    return Structure(
+        latents={
+            s["name"]: tuple(biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"])))
+            for s in fitted
+        },
+        supports={s["name"]: _fixed(s["fn"].support) for s in fitted},
+        local=tuple(local),
+        discrete=tuple(discrete),
+        observed=tuple(s["name"] for s in observed),
+        params=tuple(s["name"] for s in sites.values() if s["type"] == "param"),
+        mutables=tuple(s["name"] for s in sites.values() if s["type"] == "mutable"),
+        row_plates=row_plates,
+        subsampled=subsampled,
+        plate_depth=max((len(s["cond_indep_stack"]) for s in samples), default=0),
+    )
+
+
+def _bijection(support: Any) -> Any:
+    base = transform = biject_to(support)
+    while isinstance(base, bijections.IndependentTransform):
+        base = base.base_transform
+    return base if isinstance(base, bijections.IdentityTransform) else transform
+
+
+def _fixed(support: Any) -> Any:
+    bounds = jax.tree.leaves(support)
+    return None if any(isinstance(b, jax.core.Tracer) for b in bounds) else support
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size

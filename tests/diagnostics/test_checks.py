@@ -1,0 +1,156 @@
+"""Good fits pass; each known-bad fit is flagged by the right check with the right words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import arviz as az
+import numpy as np
+import pytest
+import xarray as xr
+
+from ppbdl import diagnostics as d
+from ppbdl.diagnostics import checks
+
+Make = Callable[..., xr.DataTree]
+Loss = Callable[..., np.ndarray]
+APPROXIMATE = {"chains": 1, "draws": 1000, "kind": "density"}
+
+
+def with_loss(fit: xr.DataTree, loss: np.ndarray) -> xr.DataTree:
+    fit = fit.copy()
+    fit["optimization"] = xr.DataTree(xr.Dataset({"loss": (("chain", "step"), loss)}))
+    return fit
+
+
+def test_exact_posteriors_pass(make_fit: Make) -> None:
+    """Each of some ten checks warns wrongly once in a hundred; of eight fits two may."""
+    kinds = [{}, APPROXIMATE, {"chains": 1, "draws": 1000, "kind": "implicit"}]
+    fits = [make_fit(seed=seed, **kinds[seed % 3]) for seed in range(8)]
+    flagged = [d.worst(d.check(fit)) for fit in fits]
+    assert all(outcome.verdict != "fail" for outcome in flagged)
+    assert sum(outcome.verdict == "warn" for outcome in flagged) <= 2
+
+
+def test_every_number_is_finite_or_does_not_apply(make_fit: Make) -> None:
+    for fit in (make_fit(), make_fit(chains=5, draws=1, kind="implicit"), make_fit(**APPROXIMATE)):
+        for outcome in d.check(fit):
+            assert outcome.value is None or np.isfinite(outcome.value)
+            assert outcome.sentence.endswith(".")
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(1, 100), (5, 1)])
+def test_one_chain_or_one_draw_has_no_rhat(make_fit: Make, chains: int, draws: int) -> None:
+    fit = make_fit(chains=chains, draws=draws)
+    for check in (checks.agreement_of_chains, checks.effective_draws):
+        assert check(fit).verdict == "does not apply"
+        assert check(fit).value is None
+
+
+def test_a_stuck_chain_fails(make_fit: Make) -> None:
+    outcome = checks.agreement_of_chains(make_fit(shift=np.array([0.0, 0.0, 0.0, 1.0])))
+    assert outcome.verdict == "fail"
+    assert "disagree" in outcome.sentence
+
+
+def test_chains_that_all_stand_still_fail(make_fit: Make) -> None:
+    fit = make_fit(spread=0.0, shift=np.arange(4.0))
+    assert checks.agreement_of_chains(fit).verdict == "fail"
+
+
+def test_disagreeing_weights_of_a_network_are_information(make_fit: Make) -> None:
+    outcome = checks.convergence_of_weights(make_fit(shift=np.arange(4.0)))
+    assert outcome.verdict == "does not apply"
+    assert "not identifiable" in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("noise", "verdict", "words"),
+    [(0.5, "pass", "chance"), (0.2, "fail", "overconfident"), (2.0, "warn", "underconfident")],
+)
+def test_coverage_tells_the_noise_scale(
+    make_fit: Make, noise: float, verdict: str, words: str
+) -> None:
+    outcome = checks.coverage_of_intervals(make_fit(noise=noise))
+    assert outcome.verdict == verdict
+    assert words in outcome.sentence
+
+
+def test_an_ensemble_of_five_is_not_overconfident_for_want_of_draws(make_fit: Make) -> None:
+    fit = make_fit(chains=5, draws=1, kind="implicit")
+    assert checks.coverage_of_intervals(fit).verdict == "pass"
+
+
+def test_coverage_of_counts_is_exact(counts: xr.DataTree) -> None:
+    assert checks.coverage_of_intervals(counts).verdict == "pass"
+
+
+def test_sharpened_classes_are_overconfident(make_classes: Make) -> None:
+    assert checks.class_calibration(make_classes()).verdict == "pass"
+    outcome = checks.class_calibration(make_classes(sharpen=4.0))
+    assert outcome.verdict == "fail"
+    assert "overconfident" in outcome.sentence
+
+
+def test_khat_knows_the_exact_posterior_from_a_narrow_one(make_fit: Make) -> None:
+    assert checks.importance_khat(make_fit(**APPROXIMATE)).verdict == "pass"
+    wide = checks.importance_khat(make_fit(**APPROXIMATE, spread=1.3))
+    assert wide.verdict == "pass"
+    narrow = checks.importance_khat(make_fit(**APPROXIMATE, spread=0.4))
+    assert narrow.verdict == "warn"
+    assert "not the posterior" in narrow.sentence
+
+
+def test_a_level_loss_passes_a_falling_one_fails(make_fit: Make, make_loss: Loss) -> None:
+    fit = make_fit(**APPROXIMATE)
+    assert checks.elbo_convergence(fit).verdict == "pass"
+    falling = checks.elbo_convergence(with_loss(fit, make_loss(1, 0, rate=800.0)))
+    assert falling.verdict == "fail"
+    assert "not converged" in falling.sentence
+    rising = checks.elbo_convergence(with_loss(fit, make_loss(1, 0) + np.linspace(0, 100, 2000)))
+    assert rising.verdict == "fail"
+    assert "diverges" in rising.sentence
+
+
+def test_spikes_do_not_hide_that_a_loss_is_level(make_fit: Make, make_loss: Loss) -> None:
+    spiky = make_loss(1, 0)
+    spiky[:, 1700::60] += 1e4
+    assert checks.elbo_convergence(with_loss(make_fit(**APPROXIMATE), spiky)).verdict == "pass"
+
+
+def test_a_nan_loss_fails_and_names_the_step(make_fit: Make) -> None:
+    loss = np.ones((1, 500))
+    loss[:, 321:] = np.nan
+    outcome = checks.elbo_convergence(with_loss(make_fit(**APPROXIMATE), loss))
+    assert outcome.verdict == "fail"
+    assert "step 321" in outcome.sentence
+
+
+def test_a_failed_fit_says_so(make_fit: Make) -> None:
+    fit = make_fit()
+    fit.attrs["failure"] = "NaN at step 7, site net.linear_0.w."
+    assert d.worst(d.check(fit)).sentence == ("The fit failed: NaN at step 7, site net.linear_0.w.")
+
+
+def test_predictions_that_are_not_finite_fail(make_fit: Make) -> None:
+    fit = make_fit()
+    fit["predictions"]["y_mean"][:, 3, 2] = np.nan
+    outcome = d.worst(d.check(fit))
+    assert (outcome.name, outcome.verdict) == ("the fit ended", "fail")
+
+
+def test_hamiltonian_trouble(make_fit: Make) -> None:
+    fit = make_fit()
+    fit["sample_stats"]["diverging"][:, :20] = True
+    fit["sample_stats"]["energy"][:] = np.random.default_rng(0).normal(size=(4, 250)).cumsum(axis=1)
+    fit["sample_stats"]["tree_depth"][:] = 10
+    found = {check: getattr(checks, check)(fit).verdict for check in checks.__all__[3:6]}
+    assert found == {"divergences": "fail", "energy": "fail", "tree_depth": "warn"}
+
+
+def test_a_tree_of_another_library_is_checked() -> None:
+    found = {outcome.name: outcome for outcome in d.check(az.load_arviz_data("centered_eight"))}
+    assert found["divergences"].verdict == "warn"
+    assert found["LOO reliability"].verdict == "pass"
+    assert found["coverage of 90% intervals"].verdict == "does not apply"
+    assert found["R-hat of parameters"].verdict == "warn"
