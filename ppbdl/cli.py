@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--draws", type=int, default=500, help="draws a NUTS chain, after as many")
     compare.add_argument("--hidden", type=int, default=50, help="units of the hidden layer")
     compare.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    compare.add_argument("--test-size", type=float, default=0.1, help="share of rows kept back")
+    compare.add_argument(
+        "--test-size", type=float, default=0.1, help="share of a CSV file's rows kept back"
+    )
     compare.add_argument("--out", default="ppbdl-compare", help="the two files' path, no ending")
     compare.set_defaults(run=_compare)
     report = commands.add_parser(
@@ -86,6 +88,8 @@ def _compare(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     methods = _chosen(args.methods)
     require_whole(steps=args.steps, draws=args.draws, hidden=args.hidden)
+    _require_share(args.test_size)
+    data_file, page = (_writable("--out", f"{args.out}{ending}") for ending in (".nc", ".html"))
     print("Loading JAX and NumPyro ...", file=sys.stderr, flush=True)
     import jax
 
@@ -111,8 +115,6 @@ def _compare(args: argparse.Namespace) -> int:
     tree.attrs["reference"] = next(iter(tree.children))
     table = as_text(compare(tree))
     print("Writing the report ...", file=sys.stderr, flush=True)
-    data_file, page = Path(f"{args.out}.nc"), Path(f"{args.out}.html")
-    data_file.parent.mkdir(parents=True, exist_ok=True)
     partial = data_file.with_name(data_file.name + ".part")
     tree.to_netcdf(partial, engine="h5netcdf")
     os.replace(partial, data_file)
@@ -135,6 +137,31 @@ def _chosen(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _require_share(test_size: float) -> None:
+    if not 0 < test_size < 1:
+        raise InputError(
+            "--test-size",
+            expected="a share of the rows, between 0 and 1",
+            got=str(test_size),
+            remedy="Pass a share such as 0.1.",
+        )
+
+
+def _writable(argument: str, name: str) -> Path:
+    """Make the folder of a file to come, so that minutes of fitting don't end in an error."""
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            argument,
+            expected="a path that can be written",
+            got=f"{name!r} ({error.strerror})",
+            remedy="Choose another folder.",
+        ) from error
+    return path
+
+
 def _rows(args: argparse.Namespace, key: Any) -> tuple[Data, Data]:
     from .data import Data
     from .datasets import load
@@ -146,6 +173,13 @@ def _rows(args: argparse.Namespace, key: Any) -> tuple[Data, Data]:
                 expected=f"regression for the data set {args.table}",
                 got=args.task,
                 remedy="Drop --task, or pass a CSV file.",
+            )
+        if args.target is not None:
+            raise InputError(
+                "--target",
+                expected=f"none for the data set {args.table}, which has its own",
+                got=repr(args.target),
+                remedy="Drop --target, or pass a CSV file.",
             )
         return load(args.table, split=0)
     if not Path(args.table).is_file():
@@ -229,7 +263,7 @@ def _report(args: argparse.Namespace) -> int:
         )
     import xarray as xr
 
-    from .diagnostics import as_text, compare, report
+    from .diagnostics import DiagnosticsError, as_text, compare, report
 
     try:
         tree = xr.open_datatree(file, engine="h5netcdf").load()
@@ -240,6 +274,13 @@ def _report(args: argparse.Namespace) -> int:
             got=f"{args.file!r} ({error})",
             remedy="Run ppbdl compare again.",
         ) from error
-    page = report(tree, args.out or file.with_suffix(".html"))
-    print(f"{as_text(compare(tree))}\n\n{page}")
+    page = _writable("--out", args.out or str(file.with_suffix(".html")))
+    try:
+        table = as_text(compare(tree))
+        report(tree, page)
+    except DiagnosticsError as error:
+        raise InputError(
+            "file", expected="a tree of fits", got=f"{args.file!r} ({error})", remedy="Check it."
+        ) from error
+    print(f"{table}\n\n{page}")
     return 0

@@ -18,12 +18,10 @@ class Program:
     ----------
     fn
         A function of arrays.
-    donate
-        Whether the first argument's memory may be reused for the result.
     """
 
-    def __init__(self, fn: Callable[..., Any], donate: bool = False):
-        self._jitted = jax.jit(fn, donate_argnums=(0,) if donate else ())
+    def __init__(self, fn: Callable[..., Any]):
+        self._jitted = jax.jit(fn)
         self._compiled: dict[Any, Any] = {}
         self.seconds = 0.0
 

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from numpyro.infer.initialization import init_to_sample
 
 from .errors import ModelError
+from .structure import init_to_prior
 from .types import Array
 
 Prior = (
@@ -130,7 +130,7 @@ def random_haiku_module(
             f"{name}.{leaf}",
             _prior_of(prior, leaf, shape.shape),
             # Networks start badly from a wide uniform start; a prior draw has the right scale.
-            infer={"init": init_to_sample},
+            infer={"init": init_to_prior},
         )
         for leaf, shape in network.shapes.items()
     }

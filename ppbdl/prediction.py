@@ -156,9 +156,10 @@ def _predictive(model: Model, name: str, kind: str) -> Callable[..., dict[str, A
         site = trace(seed(placing(model, values, learned), key)).get_trace(x, None)[name]
         y, fn = site["value"], site["fn"]
         if kind == "classes":
-            probs = _base(fn).probs
-            probs = jnp.broadcast_to(probs, (*fn.batch_shape, *probs.shape[len(fn.batch_shape) :]))
-            if isinstance(_base(fn), _BERNOULLI):
+            base = _base(fn)  # whose batch may be smaller: a plate expands it
+            each = base.probs.shape[len(base.batch_shape) :]
+            probs = jnp.broadcast_to(base.probs, (*fn.batch_shape, *each))
+            if isinstance(base, _BERNOULLI):
                 probs = jnp.stack([1 - probs, probs], axis=-1)
             log_probs = jnp.log(jnp.where(probs > 0, probs, 1.0))
             return {"y": y, "probs": probs, "entropy": -jnp.sum(probs * log_probs, axis=-1)}

@@ -6,12 +6,14 @@ Every method starts here, so this is where a model that cannot be fitted is refu
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.scipy.special import ndtr
 from numpyro.distributions import biject_to
 from numpyro.distributions import transforms as bijections
 from numpyro.handlers import block, seed, substitute, trace
@@ -68,12 +70,13 @@ class Structure:
 
     def unflatten(self, flat: Array) -> dict[str, Array]:
         """Split a flat vector of unconstrained coordinates into its sites."""
-        sites, start = {}, 0
-        for name, shape in self.latents.items():
-            stop = start + _size(shape)
-            sites[name] = flat[start:stop].reshape(shape)
-            start = stop
-        return sites
+        # One split, whose transpose is one concatenation: slices would cost a padded vector each.
+        stops = list(itertools.accumulate(_size(shape) for shape in self.latents.values()))[:-1]
+        parts = jnp.split(flat, stops)[: len(self.latents)]
+        return {
+            name: part.reshape(shape)
+            for (name, shape), part in zip(self.latents.items(), parts, strict=True)
+        }
 
     def flatten(self, sites: dict[str, Array]) -> Array:
         """Join the sites' unconstrained values into one flat vector."""
@@ -93,13 +96,40 @@ def initial_value(site: dict[str, Any] | None = None) -> Any:
     return site["infer"].get("init", init_to_uniform)(site)
 
 
-def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any) -> Array:
-    """Draw a flat unconstrained starting point; can be traced."""
-    with block():
-        sites = trace(substitute(seed(model, key), substitute_fn=initial_value)).get_trace(x, y)
-    return structure.flatten(
-        {n: biject_to(sites[n]["fn"].support).inv(sites[n]["value"]) for n in structure.latents}
+def init_to_prior(site: dict[str, Any]) -> Any:
+    """Start a latent site at a draw from its prior; a hint for ``infer={"init": init_to_prior}``."""
+    return site["fn"](
+        rng_key=site["kwargs"]["rng_key"], sample_shape=site["kwargs"]["sample_shape"]
     )
+
+
+def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any) -> Array:
+    """Draw a flat unconstrained starting point as `initial_value` would; can be traced.
+
+    One vector of normal noise serves all sites: a random draw for each would be a program each.
+    """
+    noise = structure.unflatten(jax.random.normal(key, (structure.size,)))
+    start: dict[str, Array] = {}
+
+    def place(site: dict[str, Any]) -> Array | None:
+        name = site["name"]
+        if site["type"] != "sample" or name not in noise:
+            return None
+        transform, hint = _bijection(site["fn"].support), site["infer"].get("init")
+        prior = site["fn"]
+        while isinstance(prior, dist.Independent | dist.ExpandedDistribution):
+            prior = prior.base_dist
+        if hint is None:
+            start[name] = 4 * ndtr(noise[name]) - 2
+        elif hint is init_to_prior and isinstance(prior, dist.Normal):
+            start[name] = prior.loc + prior.scale * noise[name]
+        else:
+            start[name] = transform.inv(hint(site))
+        return transform(start[name])
+
+    with block():
+        substitute(seed(model, key), substitute_fn=place)(x, y)
+    return structure.flatten(start)
 
 
 def transforms(

@@ -13,7 +13,7 @@ FLOORS = [
     {"data", "scaling", "frame", "datasets", "structure", "module", "posterior", "flows", "guides"},
     {"handlers", "potential", "streaming", "prediction", "scoring", "datatree", "storage"}
     | {"models"},
-    {"inference", "fitting"},
+    {"inference", "fitting", "comparison"},
     {"cli", "__init__"},
     {"__main__"},
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import scale_and_mask
@@ -48,8 +49,10 @@ class AnalyticELBO(elbo.ELBO):
         """Estimate minus the bound, and the state that the model and the guide leave behind."""
 
         def particle(key: Key) -> tuple[Array, dict[str, Any]]:
-            model_key, guide_key = jax.random.split(key)
-            q = trace(seed(substitute(guide, data=param_map), guide_key)).get_trace(*args, **kwargs)
+            # Folding, not splitting: where the model draws nothing, its key costs nothing.  By 2,
+            # since 0 and 1 would be the keys into which the guide's own handler splits it.
+            model_key = jax.random.fold_in(key, 2)
+            q = trace(seed(substitute(guide, data=param_map), key)).get_trace(*args, **kwargs)
             p = trace(seed(replay(substitute(model, data=param_map), q), model_key)).get_trace(
                 *args, **kwargs
             )
@@ -70,40 +73,87 @@ class AnalyticELBO(elbo.ELBO):
 def _bound(p: dict[str, Any], q: dict[str, Any]) -> Array:
     shared = [name for name, site in p.items() if site["type"] == "sample" and name in q]
     in_order = shared == [name for name in q if name in p and q[name]["type"] == "sample"]
-    bound = jnp.zeros(())
+    terms, normals = [], []
     for name, site in p.items():
         if site["type"] != "sample":
             continue
-        divergence = _divergence(q[name], site) if in_order and name in q else None
-        if divergence is not None:
-            bound -= divergence
+        closed = in_order and name in q
+        if closed and _both_normal(q[name], site):
+            normals.append((_elementwise(q[name]["fn"]), _elementwise(site["fn"])))
+        elif closed and (divergence := _divergence(q[name], site)) is not None:
+            terms.append(-divergence)
         else:
-            bound += log_density(site)
+            terms.append(log_density(site))
             if name in q:
-                bound -= log_density(q[name])
+                terms.append(-log_density(q[name]))
     for name, site in q.items():
         if site["type"] == "sample" and not site["is_observed"] and name not in p:
-            bound -= log_density(site)
-    return bound
+            terms.append(-log_density(site))
+    if normals:
+        # The sites of a mean-field guide are parts of one vector; joined again, all of their
+        # divergences are a few operations on it, whatever the number of sites.
+        terms.append(-kl_divergence(*map(_joined, zip(*normals, strict=True))))
+    return total(terms)
+
+
+def _both_normal(q: dict[str, Any], p: dict[str, Any]) -> bool:
+    unscaled = p["scale"] is None and q["scale"] is None
+    same = _elementwise(q["fn"]).batch_shape == _elementwise(p["fn"]).batch_shape
+    return unscaled and same and _is_normal(q["fn"]) and _is_normal(p["fn"])
+
+
+def _is_normal(fn: dist.Distribution) -> bool:
+    fn = _elementwise(fn)
+    return type(fn.base_dist if isinstance(fn, dist.ExpandedDistribution) else fn) is dist.Normal
+
+
+def _joined(fns: tuple[dist.Distribution, ...]) -> dist.Normal:
+    def flat(name: str) -> Array:
+        return jnp.concatenate([_spread(fn, name).ravel() for fn in fns])
+
+    return dist.Normal(flat("loc"), flat("scale"))
+
+
+def _spread(fn: Any, name: str) -> Array:
+    base = fn.base_dist if isinstance(fn, dist.ExpandedDistribution) else fn
+    return jnp.broadcast_to(getattr(base, name), fn.batch_shape)
+
+
+def total(terms: list[Array]) -> Array:
+    """Sum all entries of all terms at once: a sum for each term would be a kernel for each."""
+    return jnp.sum(jnp.concatenate([jnp.zeros(1), *(jnp.ravel(term) for term in terms)]))
+
+
+def joint_density(sites: list[dict[str, Any]]) -> Array:
+    """Sum the log densities of traced sites, all unscaled normal ones in one go."""
+    normal = [s for s in sites if s["scale"] is None and _is_normal(s["fn"])]
+    terms = [log_density(site) for site in sites if not any(site is n for n in normal)]
+    if normal:
+        values = jnp.concatenate([jnp.ravel(site["value"]) for site in normal])
+        terms.append(_joined(tuple(_elementwise(s["fn"]) for s in normal)).log_prob(values))
+    return total(terms)
 
 
 def log_density(site: dict[str, Any]) -> Array:
-    """Sum a traced site's log density, scaled and masked, at its value."""
-    value, intermediates = site["value"], site["intermediates"]
-    log_prob = site["fn"].log_prob(value, *((intermediates,) if intermediates else ()))
-    return jnp.sum(scale_and_mask(log_prob, site["scale"]))
+    """Give a traced site's log density at its value, scaled and masked, not yet summed."""
+    value, intermediates, scale = site["value"], site["intermediates"], site["scale"]
+    if intermediates or np.ndim(scale) > 0:
+        log_prob = site["fn"].log_prob(value, *((intermediates,) if intermediates else ()))
+    else:
+        log_prob = _elementwise(site["fn"]).log_prob(value)
+    return scale_and_mask(log_prob, scale)
 
 
 def _divergence(q: dict[str, Any], p: dict[str, Any]) -> Array | None:
     fn_q, fn_p = _elementwise(q["fn"]), _elementwise(p["fn"])
-    if isinstance(fn_q, dist.Delta):
+    if isinstance(fn_q, dist.Delta) or np.ndim(p["scale"]) > 0:
         return None
     try:
         kl = kl_divergence(fn_q, fn_p)
     except NotImplementedError:
         return None
     shape = jnp.broadcast_shapes(fn_q.batch_shape, fn_p.batch_shape)
-    return jnp.sum(scale_and_mask(jnp.broadcast_to(kl, shape), p["scale"]))
+    return scale_and_mask(jnp.broadcast_to(kl, shape), p["scale"])
 
 
 def _elementwise(fn: dist.Distribution) -> dist.Distribution:

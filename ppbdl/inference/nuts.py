@@ -344,11 +344,19 @@ def _refuse(structure: Structure) -> None:
 
 
 def _no_start(model: Model, structure: Structure, state: State, data: Data, chain: int) -> FitError:
-    values = constrained(model, structure, state.kernel.z, data.x, data.y, jax.random.key(0))
-    placed = substitute(seed(model, jax.random.key(0)), data=values)
-    sites = trace(placed).get_trace(data.x, data.y)
-    samples = [site for site in sites.values() if site["type"] == "sample"]
-    bad = [site["name"] for site in samples if not bool(jnp.isfinite(log_density(site)))]
+    names: list[str] = []
+
+    # Traced, because NumPyro refuses a distribution's bad parameters where it sees values.
+    @jax.jit
+    def finite(flat: Array, x: Any, y: Any) -> list[Array]:
+        values = constrained(model, structure, flat, x, y, jax.random.key(0))
+        sites = trace(substitute(seed(model, jax.random.key(0)), data=values)).get_trace(x, y)
+        samples = [site for site in sites.values() if site["type"] == "sample"]
+        names.extend(site["name"] for site in samples)
+        return [jnp.all(jnp.isfinite(log_density(site))) for site in samples]
+
+    goods = finite(state.kernel.z, data.x, data.y)
+    bad = [name for name, good in zip(names, goods, strict=True) if not good]
     site = bad[0] if bad else structure.observed[0]
     return FitError(
         f"NUTS: no finite density in {_TRIES} starting points of chain {chain}; the last one fails "

@@ -29,7 +29,7 @@ from ..posterior import Posterior, Provenance, seed_of
 from ..structure import shapes_of
 from ..types import Key, Model
 from .elbo import AnalyticELBO
-from .optimisation import BUFFER, programs_of
+from .optimisation import BUFFER, Programs, State, programs_of
 
 _SECONDS = 0.5  # a chunk aims at this, so that progress shows and Ctrl-C is heard
 
@@ -122,29 +122,28 @@ def optimise(
     programs = programs_of(model, replace(svi, steps=1), members, shapes_of(data))
     compiled = programs.seconds_compiling
     state = programs.init(key, data.x, data.y)
-    losses, failure, failed = [], "", None
+    losses, failure, failed = [], "", False
     with tqdm(total=svi.steps, desc=name, unit="step", disable=not progress) as bar:
         done, chunk = 0, 50
         try:
-            while done < svi.steps and failed is None:
+            while done < svi.steps and not failed:
                 began, before = time.perf_counter(), programs.advance.seconds
-                n = np.int32(min(chunk, svi.steps - done))
-                state, chunk_losses, taken, good = programs.advance(state, data.x, data.y, n)
-                # On the host from here: a slice of a JAX array would be compiled for each length.
-                losses.append(np.asarray(chunk_losses)[: int(taken)])
-                done += int(taken)
-                bar.update(int(taken))
-                if taken:
-                    bar.set_postfix_str(f"loss {losses[-1].mean():.4g}", False)
-                if not np.all(good := np.asarray(good)):
-                    failed = int(np.argmin(np.atleast_1d(good)))
+                n = min(chunk, svi.steps - done)
+                after, chunk_losses, good = programs.advance(state, data.x, data.y, np.int32(n))
+                if not good:
+                    failed = True
+                    after, chunk_losses, n = _last_good(programs, state, data, n)
+                state = after
+                losses.append(np.asarray(chunk_losses)[:n])
+                done += n
+                bar.update(n)
+                if n:
+                    bar.set_postfix_str(f"loss {np.mean(losses[-1]):.4g}", refresh=False)
                 spent = time.perf_counter() - began - (programs.advance.seconds - before)
                 chunk = int(np.clip(n * _SECONDS / max(spent, 1e-3), 1, BUFFER))
         except KeyboardInterrupt:
-            if not done:
-                raise
             failure = f"Interrupted after {done} of {svi.steps} steps; these are their draws."
-    if failed is not None:
+    if failed:
         failure = f"Not finite at step {done}; these are the draws of the state before."
 
     def posterior() -> Posterior:
@@ -173,9 +172,10 @@ def optimise(
             ),
         )
 
-    if failed is None:
+    if not failed:
         return posterior()
-    site = programs.blame(jax.tree.map(lambda a: a[failed], state) if members else state, data)
+    each = [jax.tree.map(lambda a, m=m: a[m], state) for m in range(members or 0)] or [state]
+    site = next(filter(None, (programs.blame(member, data) for member in each)))
     raise FitError(
         f"{name}: the objective or its gradient is not finite at step {done}, in site {site!r}. "
         "Try a smaller learning rate or initial scale, or look at that site's prior; "
@@ -184,6 +184,17 @@ def optimise(
         site=site,
         posterior=posterior() if done else None,
     )
+
+
+def _last_good(programs: Programs, state: State, data: Data, n: int) -> tuple[Any, Any, int]:
+    """Find the last of n steps after which all is finite, by bisection: a NaN never goes away."""
+    low, high = 0, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        _, _, good = programs.advance(state, data.x, data.y, np.int32(middle))
+        low, high = (middle, high) if good else (low, middle)
+    after, losses, _ = programs.advance(state, data.x, data.y, np.int32(low))
+    return after, losses, low
 
 
 def settings_of(method: Any) -> dict[str, str]:
