@@ -43,7 +43,22 @@ def _failures(assessments: list[Assessment]) -> str:
     if not failing:
         return ""
     listed = "; ".join(f"{each.name} fails “{each.worst.name}”" for each in failing)
-    return f"Don’t rely on what fails: {listed}."
+    text = f"Don’t rely on what fails: {listed}."
+    if better := _failing_but_better(assessments):
+        verb = "predicts" if len(better) == 1 else "predict"
+        text += f" Yet {_and(better)} {verb} held-out rows best: worth mending first."
+    return text
+
+
+def _failing_but_better(assessments: list[Assessment]) -> list[str]:
+    best, names = best_of(assessments), []
+    for each in assessments:
+        if best is None or each.worst.verdict != "fail":
+            continue
+        found = score_difference(each, best)
+        if found is not None and found[0] > _ALIKE * found[1]:
+            names.append(each.name)
+    return names
 
 
 def _scores(assessments: list[Assessment]) -> str:
@@ -51,8 +66,10 @@ def _scores(assessments: list[Assessment]) -> str:
     if best is None or len(assessments) == 1:
         return ""
     alike, behind = _split_by_score(best, assessments)
+    some_fail = any(each.worst.verdict == "fail" for each in assessments)
+    among = "Of the fits that fail no check" if some_fail else "Of all fits"
     text = (
-        f"On held-out rows {best.name} scores best (log score {_signed(best.scores['elpd'])} ± "
+        f"{among}, {best.name} scores best (held-out log score {_signed(best.scores['elpd'])} ± "
         f"{best.scores['elpd_se']:.1f})"
     )
     if alike:
@@ -96,7 +113,8 @@ def _advice(assessments: list[Assessment]) -> str:
         sound, key=lambda each: each.scores["elpd"]
     )
     text = f"Use {chosen.name}: it passes every check that applies to it"
-    text += " and nothing predicts measurably better."
+    rivals = "nothing that does" if _failing_but_better(assessments) else "nothing"
+    text += f" and {rivals} predicts measurably better."
     cheapest = min(sound, key=_seconds)
     if cheapest is not chosen and _seconds(cheapest) < 0.5 * _seconds(chosen):
         text += (

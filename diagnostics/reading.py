@@ -55,9 +55,10 @@ def fits_of(tree: xr.DataTree) -> dict[str, xr.DataTree]:
             got="an empty tree",
             remedy="Check the file or the call that made it.",
         )
-    # Groups are leaves; fits have groups of their own.
-    if any(child.children for child in tree.children.values()):
-        return {name: child for name, child in tree.children.items() if child.children}
+    # Groups are leaves; fits have groups of their own, or say why they have none.
+    fits = {n: c for n, c in tree.children.items() if c.children or attribute(c, "failure", "")}
+    if fits:
+        return fits
     return {str(attribute(tree, "method", "") or "fit"): tree}
 
 
@@ -78,8 +79,9 @@ def reference_name(tree: xr.DataTree) -> str:
             got=repr(named),
             remedy="Name a fit that the tree holds, or remove the attribute.",
         )
-    sampled = (name for name, fit in fits.items() if kind_of(fit) == "mcmc")
-    return named or next(sampled, next(iter(fits)))
+    whole = [name for name, fit in fits.items() if fit.children] or list(fits)
+    sampled = (name for name in whole if kind_of(fits[name]) == "mcmc")
+    return named or next(sampled, whole[0])
 
 
 def attribute(fit: xr.DataTree, name: str, default: Any) -> Any:

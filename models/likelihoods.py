@@ -21,22 +21,25 @@ class Normal:
     Parameters
     ----------
     noise
-        Standard deviation in the units of the fit, or None to learn it as the site ``noise``,
-        with a half-normal prior of scale `noise_scale`.
-    noise_scale
-        Scale of that prior.
+        Standard deviation in the units of the fit, or None to learn it as the site ``noise``:
+        its excess over `floor` has a half-normal prior of scale `scale`.
+    scale, floor
+        Scale of that prior, and the least noise.  A network that can pass through every point
+        drives a free noise towards zero, where the posterior is too stiff to be explored.
     """
 
     noise: float | None = None
-    noise_scale: float = 1.0
+    scale: float = 1.0
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
-        require_positive(noise=self.noise, noise_scale=self.noise_scale)
+        require_positive(noise=self.noise, scale=self.scale, floor=self.floor or None)
 
     def __call__(self, outputs: Array, y: Any = None) -> None:
         noise = self.noise
         if noise is None:
-            noise = numpyro.sample("noise", dist.HalfNormal(self.noise_scale))
+            excess = numpyro.sample("noise_excess", dist.HalfNormal(self.scale))
+            noise = numpyro.deterministic("noise", self.floor + excess)
         _observe(dist.Normal(_columns(outputs, 1)[0], noise), y)
 
 
@@ -97,6 +100,6 @@ def _columns(outputs: Array, expected: int) -> list[Array]:
     return [outputs[:, i] for i in range(expected)]
 
 
-def _observe(fn: dist.Distribution, y: Any) -> None:
+def _observe(fn: Any, y: Any) -> None:
     with numpyro.plate("data", fn.batch_shape[0]):
         numpyro.sample("y", fn, obs=y)

@@ -75,7 +75,8 @@ class VAE:
             if self.likelihood == "bernoulli":
                 fn = dist.Bernoulli(logits=outputs)
             else:
-                fn = dist.Normal(outputs, jnp.exp(numpyro.param("log_noise", jnp.zeros(()))))
+                log_noise: Any = numpyro.param("log_noise", jnp.zeros(()))
+                fn = dist.Normal(outputs, jnp.exp(log_noise))
             numpyro.sample("y", fn.to_event(1), obs=y)
 
     def guide(self, x: Any, y: Any = None) -> None:

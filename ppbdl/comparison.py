@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fit_all(
-    key: Key,
+    key: Key | int,
     model: Model,
     data: Data,
     methods: Mapping[str, Inference],

@@ -30,7 +30,7 @@ _WEIGHTS_KEPT = 1000  # more scalars than this are weights nobody reads one by o
 
 
 def to_datatree(
-    key: Key,
+    key: Key | int,
     model: Model,
     posterior: Posterior,
     data: Data,

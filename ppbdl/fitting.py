@@ -11,7 +11,7 @@ from .types import Inference, Key, Model, as_key
 
 
 def fit(
-    key: Key, model: Model, data: Data, method: Inference, *, progress: bool = True
+    key: Key | int, model: Model, data: Data, method: Inference, *, progress: bool = True
 ) -> Posterior:
     """Fit a model to data.
 

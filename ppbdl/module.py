@@ -11,6 +11,7 @@ the network has a single top-level module, that module's own name is left out.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from numpyro.primitives import mutable
 
 from .errors import ModelError
 from .structure import init_to_prior
@@ -82,7 +84,7 @@ def haiku_module(
     (3, 1)
     """
     network = _Network.of(nn_module, _example(args, input_shape, name), kwargs)
-    weights = numpyro.param(f"{name}$params", lambda key: network.init(key))
+    weights: Any = numpyro.param(f"{name}$params", lambda key: network.init(key))
     return network.bind(name, weights, apply_rng)
 
 
@@ -125,7 +127,7 @@ def random_haiku_module(
     ['net.linear_0.b', 'net.linear_0.w', 'net.linear_1.b', 'net.linear_1.w']
     """
     network = _Network.of(nn_module, _example(args, input_shape, name), kwargs)
-    weights = {
+    weights: dict[str, Any] = {
         leaf: numpyro.sample(
             f"{name}.{leaf}",
             _prior_of(prior, leaf, shape.shape),
@@ -210,9 +212,9 @@ class _Network:
                 remedy="Fit again: these weights belong to another network.",
             )
         tree = jax.tree.unflatten(self._treedef, [weights[leaf] for leaf in self.shapes])
-        holder = None
+        holder: Any = None
         if jax.tree.leaves(self.state):
-            holder = numpyro.primitives.mutable(f"{name}$state", {"state": self._initial_state()})
+            holder = mutable(f"{name}$state", self._initial_state())
 
         def network(*inputs: Any, **kwargs: Any) -> Any:
             key, inputs = (inputs[0], inputs[1:]) if apply_rng else (None, inputs)
@@ -226,7 +228,8 @@ class _Network:
         return network
 
     def _initial_state(self) -> Any:
-        return self._init(jax.random.key(0))[1]
+        # In a dict, since NumPyro's mutable sites are changed in place.
+        return {"state": self._init(jax.random.key(0))[1]}
 
 
 @functools.lru_cache(maxsize=256)
@@ -234,12 +237,22 @@ def _network(nn_module: Any, treedef: Any, shapes: tuple, kwargs: tuple) -> _Net
     # A model is traced several times for each fit; its network's shapes are found once.
     example = treedef.unflatten([jax.ShapeDtypeStruct(*shape) for shape in shapes])
     if isinstance(nn_module, hk.TransformedWithState):
-        transformed = nn_module
+        transformed = _with_rng(nn_module, 2)
     elif isinstance(nn_module, hk.Transformed):
-        transformed = hk.with_empty_state(nn_module)
+        transformed = hk.with_empty_state(_with_rng(nn_module, 1))
     else:
         transformed = hk.transform_with_state(nn_module)
     return _Network(transformed, example, dict(kwargs))
+
+
+def _with_rng(transformed: Any, at: int) -> Any:
+    """Undo `hk.without_apply_rng`: the apply function takes a key, as its argument number `at`."""
+    if list(inspect.signature(transformed.apply).parameters)[at : at + 1] == ["rng"]:
+        return transformed
+    apply = transformed.apply
+    return transformed._replace(
+        apply=lambda *args, **kwargs: apply(*args[:at], *args[at + 1 :], **kwargs)
+    )
 
 
 def _dotted(paths: list[tuple]) -> list[str]:

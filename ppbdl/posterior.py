@@ -87,7 +87,7 @@ class Posterior:
     draws: Mapping[str, Array]
     params: Mapping[str, Any]
     mutables: Mapping[str, Any]
-    stats: Mapping[str, Array]
+    stats: Mapping[str, Any]
     shape: tuple[int, int]
     observed: tuple[str, ...]
     provenance: Provenance

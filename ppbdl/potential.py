@@ -30,7 +30,9 @@ def potential(model: Model, structure: Structure) -> Callable[[Array, Any, Any],
         program = enum(config_enumerate(program), -1 - structure.plate_depth)
 
     def energy(flat: Array, x: Any, y: Any) -> Array:
-        return potential_energy(program, (x, y), {}, structure.unflatten(flat), enum=enumerated)
+        return jnp.asarray(
+            potential_energy(program, (x, y), {}, structure.unflatten(flat), enum=enumerated)
+        )
 
     return energy
 

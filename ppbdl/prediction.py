@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -44,8 +44,8 @@ class Prediction:
         For classes, the diagonals of Kwon et al.'s (aleatoric, epistemic) matrices, each
         (row, class); otherwise None.
     draws
-        When asked for: ``y``, one draw of y from each posterior draw, (chain, draw, row, ...),
-        with the draw's own ``mean`` and ``variance`` or ``probs``.
+        Empty unless asked for: ``y``, one draw of y from each posterior draw, (chain, draw, row,
+        ...), with the draw's own ``mean`` and ``variance`` or ``probs``.
     """
 
     mean: np.ndarray
@@ -53,7 +53,7 @@ class Prediction:
     epistemic: np.ndarray
     total: np.ndarray
     kwon: tuple[np.ndarray, np.ndarray] | None = None
-    draws: Mapping[str, np.ndarray] | None = None
+    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def sd(self) -> np.ndarray:
@@ -62,7 +62,7 @@ class Prediction:
 
 
 def predict(
-    key: Key,
+    key: Key | int,
     model: Model,
     posterior: Posterior,
     x: Any,
@@ -120,7 +120,7 @@ def predict(
         if draws:
             kept.append((rows, t, out["draws"]))
     mean, variance = moments.result()
-    each = stream.assemble(kept) if draws else None
+    each = stream.assemble(kept)
     if kind == "classes":
         return _of_classes(mean, variance, each)
     return _of_moments(mean, variance, each, kind, scaling_of(posterior, name))
@@ -135,11 +135,10 @@ def _of_classes(mean: Any, variance: Any, each: Any) -> Prediction:
 
 
 def _of_moments(mean: Any, variance: Any, each: Any, kind: str, scaling: Any) -> Prediction:
-    if each is not None:
-        each = {
-            name: scaling.variance(a) if name == "variance" else scaling.mean(a)
-            for name, a in each.items()
-        }
+    each = {
+        name: scaling.variance(a) if name == "variance" else scaling.mean(a)
+        for name, a in each.items()
+    }
     centre, spread = scaling.mean(mean["mean"]), scaling.variance(variance["mean"])
     if kind == "draws":  # moments without a closed form: only the draws' spread is known
         nan = np.full_like(spread, np.nan)

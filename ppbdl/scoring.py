@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.handlers import replay, seed, trace
 from numpyro.primitives import Messenger
@@ -21,7 +22,7 @@ from .types import Array, Key, Model, as_key
 
 
 def log_likelihood(
-    key: Key,
+    key: Key | int,
     model: Model,
     posterior: Posterior,
     data: Data,
@@ -149,8 +150,8 @@ def _scorer(
 
         def of_row(row: Any) -> Array:
             one_row = jax.tree.map(lambda a: a[None], row)
-            enumerated = enum(config_enumerate(seed(program, key)), -1 - enumerated_depth)
-            return log_density(enumerated, one_row, {}, {})[0]
+            enumerated = enum(config_enumerate(seed(program, key)), -1 - (enumerated_depth or 0))
+            return jnp.asarray(log_density(enumerated, one_row, {}, {})[0])
 
         return {_joint(observed): jax.vmap(of_row)(inputs)}
 
@@ -171,7 +172,7 @@ class _OnlyRows(Messenger):
             msg["fn"] = msg["fn"].mask(False)
 
 
-def _run(key: Key, program: Any, inputs: Any) -> dict[str, Any]:
+def _run(key: Key, program: Any, inputs: Any) -> Any:
     return trace(seed(program, key)).get_trace(*inputs)
 
 
@@ -180,11 +181,12 @@ def _by_row(log_prob: Array) -> Array:
 
 
 def _of_rows(sites: dict[str, Any], rows: frozenset[str]) -> Array:
-    return sum(
+    scores = [
         _by_row(site["fn"].log_prob(site["value"]))
         for site in sites.values()
         if site["type"] == "sample" and any(f.name in rows for f in site["cond_indep_stack"])
-    )
+    ]
+    return jnp.stack(scores).sum(0)
 
 
 def _joint(observed: tuple[str, ...]) -> str:

@@ -54,7 +54,11 @@ def save(posterior: Posterior, path: str | Path) -> Path:
     trees["scaling"] = {} if posterior.scaling is None else asdict(posterior.scaling)
     leaves, _ = jax.tree_util.tree_flatten_with_path(trees)
     arrays = {json.dumps(_keys(keys)): np.asarray(leaf, order="C") for keys, leaf in leaves}
+    # bfloat16 and the like, which safetensors writes but does not read back into NumPy.
+    small = {name: a.dtype.name for name, a in arrays.items() if a.dtype.kind == "V"}
+    arrays |= {name: arrays[name].view(f"u{arrays[name].itemsize}") for name in small}
     record = {
+        "dtypes": small,
         "shape": posterior.shape,
         "observed": posterior.observed,
         "x_shape": posterior.x_shape,
@@ -97,6 +101,8 @@ def load(path: str | Path) -> Posterior:
     record = json.loads(files[_RECORD])
     trees: dict[str, Any] = {name: {} for name in _TREES}
     for name, array in from_bytes(files[_ARRAYS]).items():
+        if name in record["dtypes"]:
+            array = array.view(jnp.dtype(record["dtypes"][name]))
         *parents, leaf = json.loads(name)
         tree = trees
         for key in parents:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jax.scipy.special import ndtr
 from numpyro.distributions import biject_to
 from numpyro.distributions import transforms as bijections
@@ -97,7 +98,7 @@ def initial_value(site: dict[str, Any] | None = None) -> Any:
 
 
 def init_to_prior(site: dict[str, Any]) -> Any:
-    """Start a latent site at a draw from its prior; a hint for ``infer={"init": init_to_prior}``."""
+    """Start a latent site at a draw from its prior: a hint for a site's ``infer={"init": ...}``."""
     return site["fn"](
         rng_key=site["kwargs"]["rng_key"], sample_shape=site["kwargs"]["sample_shape"]
     )
@@ -109,20 +110,21 @@ def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any
     One vector of normal noise serves all sites: a random draw for each would be a program each.
     """
     noise = structure.unflatten(jax.random.normal(key, (structure.size,)))
-    start: dict[str, Array] = {}
+    start: dict[str, Any] = {}
 
     def place(site: dict[str, Any]) -> Array | None:
         name = site["name"]
         if site["type"] != "sample" or name not in noise:
             return None
         transform, hint = _bijection(site["fn"].support), site["infer"].get("init")
-        prior = site["fn"]
+        prior: Any = site["fn"]
         while isinstance(prior, dist.Independent | dist.ExpandedDistribution):
             prior = prior.base_dist
         if hint is None:
             start[name] = 4 * ndtr(noise[name]) - 2
         elif hint is init_to_prior and isinstance(prior, dist.Normal):
-            start[name] = prior.loc + prior.scale * noise[name]
+            loc: Any = prior.loc
+            start[name] = loc + prior.scale * noise[name]
         else:
             start[name] = transform.inv(hint(site))
         return transform(start[name])
@@ -260,6 +262,17 @@ def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure
                 got=f"{site['name']!r} of shape {jnp.shape(site['value'])}",
                 remedy="Observe y itself, one entry a row.",
             )
+        given, shape = jnp.shape(site["value"]), site["fn"].shape()
+        if site["cond_indep_stack"] and not _fits(given, shape):
+            plates = (f"{f.name!r} of size {f.size}" for f in site["cond_indep_stack"])
+            raise ModelError(
+                "model",
+                expected=f"plates and a likelihood that fit the {rows} rows it is given",
+                got=f"{', '.join(plates)}, where {site['name']!r} has the shape {shape} "
+                f"and its observed values {given}",
+                remedy='Size the plate by the input, numpyro.plate("data", x.shape[0]), and give '
+                "the likelihood the shape of y.",
+            )
     frames = {f for s in observed for f in s["cond_indep_stack"]}
     subsampled = tuple(
         name
@@ -299,6 +312,12 @@ def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure
     )
 
 
+def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(given) <= len(shape) and all(
+        mine in (1, theirs) for mine, theirs in zip(given[::-1], shape[::-1], strict=False)
+    )
+
+
 def _bijection(support: Any) -> Any:
     base = transform = biject_to(support)
     while isinstance(base, bijections.IndependentTransform):
@@ -308,7 +327,7 @@ def _bijection(support: Any) -> Any:
 
 def _fixed(support: Any) -> Any:
     bounds = jax.tree.leaves(support)
-    return None if any(isinstance(b, jax.core.Tracer) for b in bounds) else support
+    return None if any(isinstance(b, Tracer) for b in bounds) else support
 
 
 def _size(shape: tuple[int, ...]) -> int:

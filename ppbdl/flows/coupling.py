@@ -29,8 +29,9 @@ class AffineCoupling(Transform):
         has D // 2.
     """
 
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
+    # NumPyro declares properties, and its own transforms set values.
+    domain = constraints.real_vector  # pyright: ignore[reportAssignmentType]
+    codomain = constraints.real_vector  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, conditioner: Callable[[Array], tuple[Array, Array]], flip: bool):
         self.conditioner, self.flip = conditioner, flip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -38,7 +39,8 @@ class Flow(dist.TransformedDistribution):
     def log_prob(self, value: Array, intermediates: object = None) -> Array:
         """Log density of each event, shape ``value.shape[:-1]``."""
         log_det = jnp.zeros(value.shape[: value.ndim - len(self.event_shape)])
-        for bijection in reversed(self.transforms):
+        bijections: list[Any] = self.transforms
+        for bijection in reversed(bijections):
             value, change = bijection.inverse_and_log_det(value)
             log_det = log_det + change
-        return self.base_dist.log_prob(value) + log_det
+        return jnp.asarray(self.base_dist.log_prob(value)) + log_det

@@ -23,7 +23,7 @@ class AutoDelta:
         """Make the guide of `model`."""
 
         def guide(x: Any, y: Any = None) -> None:
-            loc = numpyro.param(
+            loc: Any = numpyro.param(
                 "auto_loc", lambda key: initial_latents(key, model, structure, x, y)
             )
             values = structure.unflatten(loc)

@@ -65,7 +65,7 @@ class MCDropout:
             )
 
         def guide(x: Any, y: Any = None) -> None:
-            loc = numpyro.param(
+            loc: Any = numpyro.param(
                 "auto_loc", lambda key: initial_latents(key, model, structure, x, y)
             )
             means = structure.unflatten(loc)

@@ -47,22 +47,24 @@ class AutoNormal:
         """Make the guide of `model`."""
 
         def guide(x: Any, y: Any = None) -> None:
-            loc = numpyro.param(
+            loc: Any = numpyro.param(
                 "auto_loc", lambda key: initial_latents(key, model, structure, x, y)
             )
-            scale = numpyro.param(
+            scale: Any = numpyro.param(
                 "auto_scale",
                 jnp.full(structure.size, self.init_scale),
                 constraint=constraints.softplus_positive,
             )
-            noise = jax.random.normal(numpyro.prng_key(), loc.shape, loc.dtype)
-            values = structure.unflatten(loc + scale * noise)
+            key: Any = numpyro.prng_key()
+            noise = jax.random.normal(key, loc.shape, loc.dtype)
+            values: dict[str, Any] = structure.unflatten(loc + scale * noise)
             locs, scales = structure.unflatten(loc), structure.unflatten(scale)
             for name, transform in transforms(model, structure, values, x, y).items():
                 q = dist.Normal(locs[name], scales[name]).to_event(values[name].ndim)
                 if not isinstance(transform, bijections.IdentityTransform):
                     q = dist.TransformedDistribution(q, transform)
-                with substitute(data={name: transform(values[name])}):
+                placed: dict[str, Any] = {name: transform(values[name])}
+                with substitute(data=placed):
                     numpyro.sample(name, q)
 
         return guide

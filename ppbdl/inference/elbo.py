@@ -141,7 +141,7 @@ def log_density(site: dict[str, Any]) -> Array:
         log_prob = site["fn"].log_prob(value, *((intermediates,) if intermediates else ()))
     else:
         log_prob = _elementwise(site["fn"]).log_prob(value)
-    return scale_and_mask(log_prob, scale)
+    return jnp.asarray(scale_and_mask(log_prob, scale))
 
 
 def _divergence(q: dict[str, Any], p: dict[str, Any]) -> Array | None:

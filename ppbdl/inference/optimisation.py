@@ -56,7 +56,7 @@ class Programs(NamedTuple):
     init: Program
     advance: Program
     draw: Program
-    blame: Callable[[State, Data], str]
+    blame: Callable[[State, Data], str | None]
 
     @property
     def seconds_compiling(self) -> float:
@@ -71,6 +71,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
     batches = Batches(shapes.rows, svi.batch_size)
     guide = functools.partial(bind, svi.guide, model, structure)
     joint = _summing(model, structure, svi.loss)
+
+    has_density = _has_density(guide(), structure, shapes)
 
     def init(key: Key, x: Any, y: Any) -> State:
         guide_key, model_key, *keys = jax.random.split(key, 5)
@@ -90,7 +92,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             )
         )
 
-    def objective(params: Any, mutables: Any, key: Key, x: Any, y: Any) -> tuple[Array, Any]:
+    def objective(params: Any, mutables: Any, key: Key, x: Any, y: Any) -> tuple[Any, Any]:
         p, q = (
             scale_rows(_with_params(program, params), structure, shapes.size / batches.size)
             for program in (joint, guide())
@@ -107,7 +109,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             state.params, state.mutables, _step_key(state), *inputs
         )
         updates, optimizer = svi.optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         return State(params, mutables, optimizer, order, state.keys, state.step + 1), loss
 
     lead = (members,) if members else ()
@@ -156,7 +158,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         }
         return draws, stats if has_density else {}, params
 
-    def blame(state: State, data: Data) -> str:
+    def blame(state: State, data: Data) -> str | None:
         names: list[str] = []
 
         # Traced, because NumPyro refuses a distribution's bad parameters where it sees values.
@@ -173,7 +175,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             found = [(site["name"], log_density(site)) for site in samples]
             loss = functools.partial(objective, mutables=state.mutables, key=key)
             for name, grad in jax.grad(lambda u: loss(u, x=x, y=y)[0])(state.params).items():
-                is_flat = jnp.shape(grad) == (structure.size,)
+                is_flat = getattr(grad, "shape", None) == (structure.size,)
                 found += (structure.unflatten(grad) if is_flat else {name: grad}).items()
             names.extend(name for name, _ in found)
             return [
@@ -182,19 +184,21 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             ]
 
         bad = [not good for good in finite(state, data.x, data.y)]
-        return names[bad.index(True)] if any(bad) else structure.observed[0]
+        return names[bad.index(True)] if any(bad) else None
 
-    has_density = _has_density(guide(), structure, shapes)
-    if members:
-        one_init, one_draw = init, draw
-        init = lambda key, x, y: jax.vmap(one_init, (0, None, None))(  # noqa: E731
-            jax.random.split(key, members), x, y
-        )
-        draw = jax.vmap(one_draw, in_axes=(0, None, None))
-    else:
-        single = draw
-        draw = lambda *args: jax.tree.map(lambda a: a[None], single(*args))  # noqa: E731
-    return Programs(structure, has_density, Program(init), Program(advance), Program(draw), blame)
+    def begin(key: Key, x: Any, y: Any) -> State:
+        if not members:
+            return init(key, x, y)
+        return jax.vmap(init, (0, None, None))(jax.random.split(key, members), x, y)
+
+    def finish(state: State, x: Any, y: Any) -> tuple[Any, Any, Any]:
+        if not members:
+            return jax.tree.map(lambda a: a[None], draw(state, x, y))
+        return jax.vmap(draw, (0, None, None))(state, x, y)
+
+    return Programs(
+        structure, has_density, Program(begin), Program(advance), Program(finish), blame
+    )
 
 
 class Batches(NamedTuple):
@@ -243,7 +247,7 @@ def _step_key(state: State) -> Key:
     return jax.random.fold_in(state.keys[0], state.step)
 
 
-def _summing(model: Model, structure: Structure, loss: ELBO) -> Model:
+def _summing(model: Model, structure: Structure, loss: ELBO) -> Any:
     """Give the model as the objective sees it: with its discrete latents to be summed out."""
     if not structure.discrete:
         return model

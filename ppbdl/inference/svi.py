@@ -142,6 +142,8 @@ def optimise(
                 spent = time.perf_counter() - began - (programs.advance.seconds - before)
                 chunk = int(np.clip(n * _SECONDS / max(spent, 1e-3), 1, BUFFER))
         except KeyboardInterrupt:
+            if not done:  # nothing to keep
+                raise
             failure = f"Interrupted after {done} of {svi.steps} steps; these are their draws."
     if failed:
         failure = f"Not finite at step {done}; these are the draws of the state before."
@@ -175,7 +177,8 @@ def optimise(
     if not failed:
         return posterior()
     each = [jax.tree.map(lambda a, m=m: a[m], state) for m in range(members or 0)] or [state]
-    site = next(filter(None, (programs.blame(member, data) for member in each)))
+    found = filter(None, (programs.blame(member, data) for member in each))
+    site = next(found, programs.structure.observed[0])  # else the update itself overflowed
     raise FitError(
         f"{name}: the objective or its gradient is not finite at step {done}, in site {site!r}. "
         "Try a smaller learning rate or initial scale, or look at that site's prior; "

@@ -15,6 +15,7 @@ cache under 0.6 s.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -49,7 +50,7 @@ def by_hand():
     import jax.numpy as jnp
     import optax
 
-    shapes = [s for i, o in zip(WIDTHS, WIDTHS[1:], strict=False) for s in ((i, o), (o,))]
+    shapes = [s for i, o in itertools.pairwise(WIDTHS) for s in ((i, o), (o,))]
     scales = jnp.concatenate(
         [jnp.full(jnp.zeros(s).size, s[0] ** -0.5 if len(s) > 1 else 1.0) for s in shapes]
     )

@@ -120,3 +120,14 @@ def test_bad_trees_are_refused(make_fit: Make, side_by_side: Make) -> None:
             d.compare(tree)
     with pytest.raises(d.DiagnosticsError, match="DataTree"):
         d.compare("fit.nc")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_fit_that_failed_at_once_is_told_and_no_reference(
+    make_fit: Make, side_by_side: Make
+) -> None:
+    tree = side_by_side({"SVI": make_fit(kind="density", chains=1)})
+    failed = xr.DataTree(xr.Dataset(attrs={"failure": "No finite density at the start."}))
+    both = xr.DataTree.from_dict({"/NUTS": failed, "/SVI": tree["SVI"]})
+    table = d.compare(both)
+    assert table["because"].tolist()[0] == "the fit ended"
+    assert [each.name for each in d.assess(both) if each.is_reference] == ["SVI"]

@@ -4,6 +4,7 @@ The guide's noise is held fixed and every batch is enumerated, in double precisi
 expectation is a finite sum and no test here is statistical.
 """
 
+import functools
 import itertools
 import math
 
@@ -45,8 +46,8 @@ def no_plate(x, y=None):
     numpyro.sample("y", dist.Normal(slope * x[:, 0], 1.0), obs=y)
 
 
-def factor_of_rows(x, y=None):
-    """One row is an event's entry, so the plate's sites are all there is to weigh."""
+def scaled_rows(x, y=None):
+    """A weight of the model's own, which N / M multiplies."""
     slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
     with numpyro.plate("data", x.shape[0]), numpyro.handlers.scale(scale=0.5):
         numpyro.sample("y", dist.Normal(slope * x[:, 0], 1.0), obs=y)
@@ -90,7 +91,7 @@ CASES = {
     "linear, NumPyro's guide and objective": (LINEAR, dict(guide=NumPyroAutoNormal, loss=TRACE)),
     "two observed sites": (two_sites, dict(guide=ppbdl.AutoNormal)),
     "no plate": (no_plate, dict(guide=ppbdl.AutoNormal)),
-    "a scale of the model's own": (factor_of_rows, dict(guide=ppbdl.AutoNormal)),
+    "a scale of the model's own": (scaled_rows, dict(guide=ppbdl.AutoNormal)),
     "latents of rows": (latents_of_rows, dict(guide=points_for_rows)),
     "latents of rows, NumPyro's objective": (
         latents_of_rows,
@@ -111,13 +112,12 @@ def step_of(model, settings, batch_size, order, size=None):
     programs = programs_of(model, svi, None, shapes_of(data))
     start = programs.init(jax.random.key(3), data.x, data.y)
     start = start._replace(
-        params=SET(start.params),
+        params=away(start.params),
         step=jnp.ones((), jnp.int32),
         order=jnp.asarray(order if batch_size else [], jnp.int32),
     )
     before = jax.tree.map(np.array, start.params)  # the loop reuses the state's memory
-    state, losses, taken, good = programs.advance(start, data.x, data.y, np.int32(1))
-    assert int(taken) == 1
+    state, losses, good = programs.advance(start, data.x, data.y, np.int32(1))
     assert bool(good)
     return losses[0], jax.tree.map(lambda a, b: a - b, before, state.params)
 
@@ -125,7 +125,7 @@ def step_of(model, settings, batch_size, order, size=None):
 STEEPEST = optax.sgd(1.0)
 
 
-def SET(params):
+def away(params):
     """Away from the start, where some gradients could vanish."""
     return jax.tree.map(lambda a: jnp.linspace(0.2, 0.6, a.size).reshape(a.shape), params)
 
@@ -135,12 +135,10 @@ def test_the_mean_over_all_batches_is_the_full_step(case):
     """At the second step of an epoch of batches of two, rows 2 and 3 of the order are used."""
     model, settings = CASES[case]
     full = step_of(model, settings, None, None)
-    orders = [
-        [*(set(range(ROWS)) - {*pair}), *pair][-4:-2]  # two rows that are not the pair
-        + [*pair, *(set(range(ROWS)) - {*pair})][:3]
-        for pair in itertools.combinations(range(ROWS), 2)
-    ]
-    assert {tuple(order[2:4]) for order in orders} == set(itertools.combinations(range(5), 2))
+    orders = []
+    for pair in itertools.combinations(range(ROWS), 2):
+        first, second, last = sorted({*range(ROWS)} - {*pair})
+        orders.append([first, second, *pair, last])
     batches = [step_of(model, settings, 2, order) for order in orders]
     mean = jax.tree.map(lambda *steps: sum(steps) / len(steps), *batches)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), mean, full)
@@ -153,26 +151,28 @@ def test_rows_that_stand_for_more_weigh_more():
     (one, _), (ten, _) = (
         step_of(LINEAR, dict(guide=ppbdl.AutoDelta), None, None, size) for size in (5, 50)
     )
-    intercept, slope = np.asarray(SET({"auto_loc": jnp.zeros(2)})["auto_loc"])
+    intercept, slope = np.asarray(away({"auto_loc": jnp.zeros(2)})["auto_loc"])
     log_lik = dist.Normal(intercept + slope * X[:, 0], 0.7).log_prob(data.y).sum()
     np.testing.assert_allclose(one - ten, 9 * log_lik, rtol=1e-9)
 
 
 def state_at(step, order, key=0):
-    return State({}, {}, None, order, jax.random.key(key), jnp.asarray(step, jnp.int32))
+    return State(
+        {}, {}, None, order, jax.random.split(jax.random.key(key), 3), jnp.asarray(step, jnp.int32)
+    )
 
 
 def epoch(batches, number, x, key=0):
     """The batches of an epoch, as the loop takes them."""
-    order, taken = batches.no_order, []
+    order, taken, next_order = batches.no_order, [], jax.jit(batches.order)
     per_epoch = math.ceil(batches.rows / batches.size)
     for step in range(number * per_epoch, (number + 1) * per_epoch):
-        order = batches.order(state_at(step, order, key))
+        order = next_order(state_at(step, order, key))
         taken.append(np.asarray(batches.take(order, step, x, None)[0]))
     return taken
 
 
-@pytest.mark.parametrize(("rows", "size"), [(6, 3), (7, 3), (7, 6), (5, 1), (4, 4), (9, 2)])
+@pytest.mark.parametrize(("rows", "size"), [(6, 3), (7, 3), (7, 6), (4, 4)])
 def test_an_epoch_visits_every_row_in_batches_of_distinct_rows(rows, size):
     epochs = [epoch(Batches(rows, size), number, np.arange(rows)) for number in (0, 1)]
     for taken in epochs:
@@ -235,18 +235,23 @@ class Fixed:
 
 def elbo(data):
     """The library's objective at one point, and its gradient, with the batch's own N / M."""
-    structure = inspect_model(two_sites, shapes_of(data), data.rows)
+    return _elbo(shapes_of(data), data.scale)(data.x, data.y)
+
+
+@functools.cache
+def _elbo(shapes, scale):
+    structure = inspect_model(two_sites, shapes, shapes.rows)
     guide = ppbdl.AutoDelta().bind(two_sites, structure)
-    programs = [scale_rows(program, structure, data.scale) for program in (two_sites, guide)]
+    programs = [scale_rows(program, structure, scale) for program in (two_sites, guide)]
 
-    def loss(at):
-        params = {"auto_loc": at}
-        return ppbdl.AnalyticELBO().loss(jax.random.key(0), params, *programs, data.x, data.y)
+    def loss(at, x, y):
+        return ppbdl.AnalyticELBO().loss(jax.random.key(0), {"auto_loc": at}, *programs, x, y)
 
-    return jax.value_and_grad(loss)(jnp.array([0.3, -0.4]))
+    return functools.partial(jax.jit(jax.value_and_grad(loss)), jnp.array([0.3, -0.4]))
 
 
 def test_a_batch_of_all_rows_is_the_full_data():
     settings = dict(guide=ppbdl.AutoNormal)
-    full, batch = step_of(two_sites, settings, None, None), step_of(two_sites, settings, 5, [*range(5)])
+    full = step_of(two_sites, settings, None, None)
+    batch = step_of(two_sites, settings, 5, [*range(5)])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), batch, full)

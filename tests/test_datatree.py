@@ -1,0 +1,248 @@
+"""To ArviZ: groups, names, attributes, and a leave-one-out estimate that is right."""
+
+import functools
+import json
+import warnings
+
+import arviz as az
+import haiku as hk
+import jax
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from scipy import stats
+
+import ppbdl
+import ppbdl.models
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(25, 2))
+Y = 3 * X[:, 0] - 2 * X[:, 1] + 1.5 * RNG.normal(size=25)
+LINEAR = ppbdl.models.LinearRegression(noise=0.5)
+FADING = optax.adam(optax.cosine_decay_schedule(0.1, 800))
+RAW = ppbdl.Data(X, 40 + 5 * Y, feature_names=("age", "height"), target_name="price", name="toy")
+DATA = RAW.standardized()
+CLASSES = ppbdl.Data(X, np.digitize(Y, [-2, 2]), classes=("low", "mid", "high"))
+
+
+def net(outputs):
+    return lambda x: hk.nets.MLP([4, outputs], activation=jax.nn.tanh)(x)
+
+
+SOFTMAX = ppbdl.models.BNN(net(3), likelihood=ppbdl.models.Categorical(3))
+COUNT = ppbdl.models.BNN(net(1), likelihood=ppbdl.models.Poisson())
+DENSITY = ppbdl.models.RealNVP(features=2, layers=2, width=4)
+SVI = ppbdl.SVI(optimizer=FADING, steps=800, draws=300)
+BRIEF = ppbdl.SVI(ppbdl.MCDropout(0.2), FADING, steps=30, draws=20)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return ppbdl.fit(0, LINEAR, DATA, SVI, progress=False)
+
+
+@pytest.fixture(scope="module")
+def tree(fitted):
+    return ppbdl.to_datatree(1, LINEAR, fitted, DATA, test=RAW.take(range(6)), prior=11)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    posterior = ppbdl.fit(0, SOFTMAX, CLASSES, BRIEF, progress=False)
+    return ppbdl.to_datatree(1, SOFTMAX, posterior, CLASSES, test=CLASSES.take(range(6)))
+
+
+DIMS = {
+    ("posterior", "weights"): ("chain", "draw", "weights_dim_0"),
+    ("sample_stats", "log_q"): ("chain", "draw"),
+    ("log_likelihood", "y"): ("chain", "draw", "row"),
+    ("posterior_predictive", "y"): ("chain", "draw", "row"),
+    ("observed_data", "y"): ("row",),
+    ("constant_data", "x"): ("row", "feature"),
+    ("optimization", "loss"): ("chain", "step"),
+    ("prior", "intercept"): ("chain", "draw"),
+    ("prior_predictive", "y"): ("chain", "draw", "row"),
+    ("predictions", "y"): ("chain", "draw", "test_row"),
+    ("predictions", "y_mean"): ("chain", "draw", "test_row"),
+    ("predictions", "y_variance"): ("chain", "draw", "test_row"),
+    ("predictions_log_likelihood", "y"): ("chain", "draw", "test_row"),
+    ("predictions_observed_data", "y"): ("test_row",),
+    ("predictions_constant_data", "x"): ("test_row", "feature"),
+    ("uncertainty", "epistemic"): ("test_row",),
+}
+SIZES = {"chain": 1, "row": 25, "test_row": 6, "feature": 2, "step": 800, "weights_dim_0": 2}
+
+
+@pytest.mark.parametrize(("group", "name"), DIMS)
+def test_every_axis_has_its_name(tree, group, name):
+    variable = tree[group][name]
+    assert variable.dims == DIMS[group, name]
+    draws = 11 if group.startswith("prior") else 300
+    assert variable.shape == tuple((SIZES | {"draw": draws})[dim] for dim in variable.dims)
+    assert all(dim in tree[group].coords for dim in variable.dims if not dim.startswith("weights"))
+
+
+def test_no_group_is_made_unasked(fitted):
+    plain = ppbdl.to_datatree(1, LINEAR, fitted, DATA)
+    assert set(plain.children) == {
+        "posterior",
+        "sample_stats",
+        "log_likelihood",
+        "posterior_predictive",
+        "observed_data",
+        "constant_data",
+        "optimization",
+    }
+
+
+def test_coordinates_are_the_datas_names(tree, classes):
+    assert tree["constant_data"].feature.values.tolist() == ["age", "height"]
+    assert classes["predictions"]["class"].values.tolist() == ["low", "mid", "high"]
+    assert classes["predictions"]["y_probs"].dims == ("chain", "draw", "test_row", "class")
+    assert classes["uncertainty"]["probs"].dims == ("test_row", "class")
+    assert classes["uncertainty"]["kwon_epistemic"].dims == ("test_row", "class")
+
+
+def test_everything_is_in_the_users_units(tree):
+    np.testing.assert_allclose(tree["observed_data"]["y"], RAW.y, rtol=1e-4)
+    np.testing.assert_allclose(tree["constant_data"]["x"], RAW.x, atol=1e-4)
+    np.testing.assert_allclose(tree["predictions_observed_data"]["y"], RAW.y[:6])
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert abs(tree[group]["y"].mean() - 40) < 25
+    np.testing.assert_allclose(
+        tree["predictions_log_likelihood"]["y"], tree["log_likelihood"]["y"][..., :6], atol=2e-3
+    )
+
+
+def test_attributes_tell_what_was_done(tree, fitted):
+    said = tree.attrs
+    source = fitted.provenance
+    expected = {
+        "method": "SVI AutoNormal",
+        "kind": "density",
+        "failure": "",
+        "seed": "0 0",
+        "task": "regression",
+        "likelihood": "Normal",
+        "observed": "y",
+        "target": "price",
+        "data_name": "toy",
+        "n_train": 25,
+        "n_parameters": 3,
+        "gradients": 800,
+        "seconds_compiling": source.seconds_compiling,
+        "seconds_running": source.seconds_running,
+        "device": source.device,
+    }
+    assert {name: said[name] for name in expected} == expected
+    assert json.loads(said["settings"])["steps"] == "800"
+    assert json.loads(said["versions"])["ppbdl"] == source.versions["ppbdl"]
+
+
+TASKS = {
+    "classification": (SOFTMAX, CLASSES, BRIEF),
+    "count": (COUNT, ppbdl.Data(X, np.arange(25) % 4), BRIEF),
+    "density": (DENSITY, ppbdl.Data(None, X), ppbdl.MAP(steps=3)),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_task_is_read_from_the_model(task):
+    model, data, method = TASKS[task]
+    posterior = ppbdl.fit(0, model, data, method, progress=False)
+    assert ppbdl.to_datatree(0, model, posterior, data).attrs["task"] == task
+
+
+@pytest.mark.parametrize("name", ["tree", "classes"])
+def test_netcdf_and_back(name, request, tmp_path):
+    written = request.getfixturevalue(name)
+    written.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf") as read:
+        read.load()
+        assert read.attrs.keys() == written.attrs.keys()
+        assert read.attrs["settings"] == written.attrs["settings"]
+        for group in written.children:
+            xr.testing.assert_equal(read[group].to_dataset(), written[group].to_dataset())
+
+
+IMPLICIT = {
+    "MCDropout": BRIEF,
+    "Ensemble": ppbdl.Ensemble(ppbdl.MAP(FADING, steps=30), members=3),
+}
+
+
+@pytest.mark.parametrize("name", IMPLICIT)
+def test_without_a_density_there_is_none_to_weigh_by(name):
+    model = ppbdl.models.BNN(net(1))
+    posterior = ppbdl.fit(0, model, DATA, IMPLICIT[name], progress=False)
+    tree = ppbdl.to_datatree(0, model, posterior, DATA)
+    assert posterior.provenance.kind == tree.attrs["kind"] == "implicit"
+    stats_of = tree["sample_stats"].data_vars if "sample_stats" in tree.children else ()
+    assert not {"log_p", "log_q"} & set(stats_of)
+    assert "log_likelihood" in tree.children
+
+
+def test_log_p_is_the_log_joint_up_to_the_units(tree, fitted):
+    """log p(theta) + log p(y | theta) in y's own unit, from SciPy's densities."""
+    draws = {name: np.float64(a[0]) for name, a in fitted.draws.items()}
+    mean = draws["intercept"][:, None] + draws["weights"] @ DATA.x.T
+    prior = sum(stats.norm.logpdf(a).reshape(300, -1).sum(-1) for a in draws.values())
+    units = 25 * np.log(DATA.scaling.y_sd)
+    expected = prior + stats.norm(mean, 0.5).logpdf(DATA.y).sum(-1) - units
+    np.testing.assert_allclose(tree["sample_stats"]["log_p"][0], expected, atol=0.02)
+
+
+@functools.cache
+def wide(width):
+    return ppbdl.models.BNN(lambda x: hk.nets.MLP([width, 1])(x))
+
+
+@pytest.mark.parametrize(
+    ("width", "asked", "kept"), [(200, None, True), (300, None, False), (300, True, True)]
+)
+def test_weights_beyond_a_thousand_are_left_out(width, asked, kept):
+    """A network 2-200-1 has 801 and one 2-300-1 has 1,201 weights."""
+    model = wide(width)
+    posterior = ppbdl.fit(0, model, DATA, ppbdl.MAP(steps=2), progress=False)
+    tree = ppbdl.to_datatree(0, model, posterior, DATA, prior=2, weights=asked)
+    for group in ("posterior", "prior"):
+        assert (group in tree.children and "net.linear_0.w" in tree[group]) == kept
+    assert {"posterior_predictive", "prior_predictive"} <= set(tree.children)
+
+
+def test_arviz_reads_the_tree(tree):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # R-hat of a single chain is NaN, as it says
+        summary = az.summary(tree)
+    assert len(summary) == 3
+    ess = az.ess(tree)
+    assert float(ess["intercept"]) > 50
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")
+def test_leave_one_out_is_the_exact_one():
+    """Each row's exact predictive density, refitted without it in closed form.
+
+    The approximate posterior's draws are weighed by p/q, and then each row out: with 4,000 draws
+    of a mean-field optimum close to the posterior, the sum over 25 rows is within 0.5 nats.
+    """
+    data = ppbdl.Data(X - X.mean(0), Y)
+    model = ppbdl.models.LinearRegression(noise=1.5)
+    exact = 0.0
+    for row in range(25):
+        others = np.delete(np.arange(25), row)
+        mean, variance = model.exact_predictive(data.take(others), data.x[[row]])
+        exact += stats.norm(mean, np.sqrt(variance + 1.5**2)).logpdf(data.y[row])[0]
+    method = ppbdl.SVI(optimizer=FADING, steps=800, draws=4000)
+    posterior = ppbdl.fit(0, model, data, method, progress=False)
+    tree = ppbdl.to_datatree(0, model, posterior, data)
+    given = (tree["sample_stats"][name].values.ravel() for name in ("log_p", "log_q"))
+    loo = az.loo_approximate_posterior(tree, *given)
+    assert float(loo.elpd) == pytest.approx(float(exact), abs=0.5)
+
+
+def test_held_out_scores_are_per_unit_of_y(tree):
+    mean = tree["predictions"]["y_mean"].values
+    expected = stats.norm(mean, 0.5 * DATA.scaling.y_sd).logpdf(RAW.y[:6])
+    np.testing.assert_allclose(tree["predictions_log_likelihood"]["y"], expected, atol=0.01)

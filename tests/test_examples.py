@@ -1,0 +1,98 @@
+"""The examples, and the code in README.md and docs/guide.md, run as a reader would run them."""
+
+import importlib.util
+import math
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def is_fitted(found):
+    # 0.7 degrees is the noise alone, and 4.6 the spread of the day.
+    return found["NUTS rmse"] < 2 and found["SVI AutoNormal rmse"] < 3 and found["NUTS gap"] > 1
+
+
+def is_torn_far_away(found):
+    sure = found["Ensemble accuracy"] > 0.8 and found["MC dropout accuracy"] > 0.8
+    return sure and found["Ensemble far"] > found["Ensemble near"] >= 0
+
+
+def is_shrunk(found):
+    # Published: mu 4.4, tau 3.6, elpd -30.7; the ranges are what so few draws allow.
+    means = (found["NUTS mu"], found["SVI mu"])
+    return all(2 < mu < 7 for mu in means) and abs(found["NUTS elpd"] + 30.7) < 1
+
+
+def is_read_off(found):
+    # 0.04 is a table's largest posterior standard deviation here, and 88% are healthy or ill.
+    return found["error of the tables"] < 0.2 and found["accuracy of the diagnosis"] > 0.85
+
+
+def is_learned(found):
+    # Before any step: -3.4 nats for the flow, 36 log(1/2) = -25 for the VAE.
+    return -3 < found["flow"] < found["flow, exact"] + 0.2 and -25 < found["VAE"] < 0
+
+
+# A small setting of each example, and what must be true of what it gives.
+SMALL = {
+    "01_regression": ({"steps": 600, "draws": 60}, is_fitted),
+    "02_classification": ({"steps": 300}, is_torn_far_away),
+    "03_eight_schools": ({"steps": 1500, "draws": 150}, is_shrunk),
+    "04_discrete_network": ({"draws": 60, "rows": 200}, is_read_off),
+    "05_density_and_vae": ({"steps": 300, "rows": 400, "layers": 2}, is_learned),
+}
+
+
+def test_every_example_has_a_small_setting():
+    assert [path.stem for path in EXAMPLES] == sorted(SMALL)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(path, tmp_path):
+    assert len(path.read_text().splitlines()) < 100
+    settings, is_sane = SMALL[path.stem]
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    found = example.main(out=tmp_path / "pictures", **settings)
+    assert all(math.isfinite(value) for value in found.values()), found
+    assert is_sane(found), found
+    written = list((tmp_path / "pictures").iterdir())
+    assert [file.name for file in written] == [f"{path.stem}.png"]
+    assert written[0].stat().st_size > 10_000
+
+
+def test_the_examples_read_the_same_at_the_door():
+    for path in EXAMPLES:
+        text = path.read_text()
+        assert 'def main(out="out"' in text, path
+        assert text.rstrip().rpartition('if __name__ == "__main__":\n')[2].startswith("    "), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    """All python blocks of a page, in order, in one namespace, as one reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    assert blocks
+    namespace = {"__name__": "page"}
+    for block in blocks:
+        line = text[: block.start(1)].count("\n")
+        # Blank lines in front, so that a traceback names the page's own line.
+        exec(compile("\n" * line + block[1], str(ROOT / page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "CONTRIBUTING.md"])
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
