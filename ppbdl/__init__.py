@@ -51,15 +51,18 @@ _FILES = {
     "storage": ("load", "save"),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+_FOLDERS = ("datasets", "diagnostics", "flows", "guides", "inference", "models")
 
 __all__ = sorted(_FILE_OF)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return import_module(f".{name}", __name__)
     if name not in _FILE_OF:
         raise AttributeError(f"module 'ppbdl' has no attribute {name!r}")
     return getattr(import_module(f".{_FILE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "datasets", "diagnostics", "guides", "inference", "models"]
+    return [*__all__, *_FOLDERS]

@@ -25,7 +25,7 @@ import numpyro.distributions as dist
 from numpyro.primitives import mutable
 
 from .errors import ModelError
-from .structure import init_to_prior
+from .latents import init_to_prior
 from .types import Array
 
 Prior = (

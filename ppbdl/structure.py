@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.core import Tracer
-from jax.scipy.special import ndtr
 from numpyro.distributions import biject_to
-from numpyro.distributions import transforms as bijections
-from numpyro.handlers import block, seed, substitute, trace
-from numpyro.infer.initialization import init_to_uniform
+from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
 from .data import Data
 from .errors import ModelError
+from .latents import initial_value
 from .types import Array, Key, Model
 
 
@@ -83,78 +81,6 @@ class Structure:
         """Join the sites' unconstrained values into one flat vector."""
         leaves = [jnp.ravel(sites[name]) for name in self.latents]
         return jnp.concatenate(leaves) if leaves else jnp.zeros((0,))
-
-
-def initial_value(site: dict[str, Any] | None = None) -> Any:
-    """Start a latent site where its own hint says, or uniformly on the unconstrained (-2, 2).
-
-    An initialisation strategy as NumPyro's are: called with no site, it gives itself.
-    """
-    if site is None:
-        return functools.partial(initial_value)
-    if site["type"] != "sample" or site["is_observed"]:
-        return None
-    return site["infer"].get("init", init_to_uniform)(site)
-
-
-def init_to_prior(site: dict[str, Any]) -> Any:
-    """Start a latent site at a draw from its prior: a hint for a site's ``infer={"init": ...}``."""
-    return site["fn"](
-        rng_key=site["kwargs"]["rng_key"], sample_shape=site["kwargs"]["sample_shape"]
-    )
-
-
-def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any) -> Array:
-    """Draw a flat unconstrained starting point as `initial_value` would; can be traced.
-
-    One vector of normal noise serves all sites: a random draw for each would be a program each.
-    """
-    noise = structure.unflatten(jax.random.normal(key, (structure.size,)))
-    start: dict[str, Any] = {}
-
-    def place(site: dict[str, Any]) -> Array | None:
-        name = site["name"]
-        if site["type"] != "sample" or name not in noise:
-            return None
-        transform, hint = _bijection(site["fn"].support), site["infer"].get("init")
-        prior: Any = site["fn"]
-        while isinstance(prior, dist.Independent | dist.ExpandedDistribution):
-            prior = prior.base_dist
-        if hint is None:
-            start[name] = 4 * ndtr(noise[name]) - 2
-        elif hint is init_to_prior and isinstance(prior, dist.Normal):
-            loc: Any = prior.loc
-            start[name] = loc + prior.scale * noise[name]
-        else:
-            start[name] = transform.inv(hint(site))
-        return transform(start[name])
-
-    with block():
-        substitute(seed(model, key), substitute_fn=place)(x, y)
-    return structure.flatten(start)
-
-
-def transforms(
-    model: Model, structure: Structure, unconstrained: dict[str, Array], x: Any, y: Any
-) -> dict[str, Any]:
-    """Find the bijection onto each latent's support; inside a seeded NumPyro program.
-
-    Supports with constant bounds are known; for bounds that the model computes from other
-    latents the model is run at the unconstrained values.
-    """
-    if None not in structure.supports.values():
-        return {name: _bijection(support) for name, support in structure.supports.items()}
-    found: dict[str, Any] = {}
-
-    def place(site: dict[str, Any]) -> Array | None:
-        if site["type"] == "sample" and site["name"] in unconstrained:
-            found[site["name"]] = _bijection(site["fn"].support)
-            return found[site["name"]](unconstrained[site["name"]])
-        return None
-
-    with block():
-        substitute(model, substitute_fn=place)(x, y)
-    return found
 
 
 class Shapes(NamedTuple):
@@ -316,13 +242,6 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(given) <= len(shape) and all(
         mine in (1, theirs) for mine, theirs in zip(given[::-1], shape[::-1], strict=False)
     )
-
-
-def _bijection(support: Any) -> Any:
-    base = transform = biject_to(support)
-    while isinstance(base, bijections.IndependentTransform):
-        base = base.base_transform
-    return base if isinstance(base, bijections.IdentityTransform) else transform
 
 
 def _fixed(support: Any) -> Any:

@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"types", "errors", "arrays", "compiling"},
-    {"data", "scaling", "frame", "datasets", "structure", "module", "posterior", "flows", "guides"},
+    {
+        "data",
+        "scaling",
+        "frame",
+        "datasets",
+        "structure",
+        "latents",
+        "module",
+        "posterior",
+        "flows",
+        "guides",
+    },
     {"handlers", "potential", "streaming", "prediction", "scoring", "datatree", "storage"}
     | {"models"},
     {"inference", "fitting", "comparison"},

@@ -11,7 +11,8 @@ from numpyro.infer.initialization import init_to_mean, init_to_value
 
 import ppbdl
 import ppbdl.models
-from ppbdl.structure import initial_latents, initial_value, inspect_model, shapes_of, transforms
+from ppbdl.latents import initial_latents, initial_value, transforms
+from ppbdl.structure import inspect_model, shapes_of
 
 ROWS = 6
 DATA = ppbdl.Data(np.linspace(0, 1, ROWS)[:, None], np.linspace(0.0, 2.0, ROWS))

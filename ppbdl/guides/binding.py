@@ -9,7 +9,8 @@ from typing import Any
 from numpyro.infer.autoguide import AutoGuide
 
 from ..errors import InputError
-from ..structure import Structure, initial_value
+from ..latents import initial_value
+from ..structure import Structure
 from ..types import Guide, Model
 
 

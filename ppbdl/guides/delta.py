@@ -11,7 +11,8 @@ from typing import Any
 import numpyro
 import numpyro.distributions as dist
 
-from ..structure import Structure, initial_latents, transforms
+from ..latents import initial_latents, transforms
+from ..structure import Structure
 from ..types import Guide, Model
 
 

@@ -18,7 +18,8 @@ from numpyro.distributions import transforms as bijections
 from numpyro.handlers import substitute
 
 from ..errors import require_positive
-from ..structure import Structure, initial_latents, transforms
+from ..latents import initial_latents, transforms
+from ..structure import Structure
 from ..types import Guide, Model
 
 

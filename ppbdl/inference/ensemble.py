@@ -65,7 +65,7 @@ class Ensemble:
             model,
             data,
             self.method.svi,
-            name=self.name,
+            method=self,
             members=self.members,
             progress=progress,
         )

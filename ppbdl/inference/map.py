@@ -55,4 +55,4 @@ class MAP:
         ModelError, InputError, FitError
             As `SVI.run`.
         """
-        return optimise(key, model, data, self.svi, name=self.name, progress=progress)
+        return optimise(key, model, data, self.svi, method=self, progress=progress)

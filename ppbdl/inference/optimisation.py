@@ -19,10 +19,10 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.elbo import ELBO
 
 from ..compiling import Program, strong
-from ..data import Data
 from ..errors import ModelError
 from ..guides import bind
-from ..structure import Shapes, Structure, initial_value, inspect_model, scale_rows
+from ..latents import initial_value
+from ..structure import Shapes, Structure, inspect_model, scale_rows
 from ..types import Array, Key, Model
 from .elbo import joint_density, log_density
 
@@ -48,7 +48,7 @@ class Programs(NamedTuple):
 
     ``init(key, x, y) -> state``; ``advance(state, x, y, n) -> (state, losses, good)``, where `good`
     tells whether all is finite; ``draw(state, x, y) -> (draws, stats, params)``; and
-    ``blame(state, data) -> site``, which names what is not finite in a single member's next step.
+    ``blame(state, x, y) -> site``, which names what is not finite in a single member's next step.
     """
 
     structure: Structure
@@ -56,7 +56,7 @@ class Programs(NamedTuple):
     init: Program
     advance: Program
     draw: Program
-    blame: Callable[[State, Data], str | None]
+    blame: Callable[[State, Any, Any], str | None]
 
     @property
     def seconds_compiling(self) -> float:
@@ -158,7 +158,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         }
         return draws, stats if has_density else {}, params
 
-    def blame(state: State, data: Data) -> str | None:
+    def blame(state: State, x: Any, y: Any) -> str | None:
         names: list[str] = []
 
         # Traced, because NumPyro refuses a distribution's bad parameters where it sees values.
@@ -183,7 +183,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
                 for _, value in found
             ]
 
-        bad = [not good for good in finite(state, data.x, data.y)]
+        bad = [not good for good in finite(state, x, y)]
         return names[bad.index(True)] if any(bad) else None
 
     def begin(key: Key, x: Any, y: Any) -> State:

@@ -96,7 +96,7 @@ class SVI:
             If a NaN or an infinity arises; it names the step and the site, and keeps the last
             good state.
         """
-        return optimise(key, model, data, self, name=self.name, progress=progress)
+        return optimise(key, model, data, self, method=self, progress=progress)
 
 
 def optimise(
@@ -105,11 +105,14 @@ def optimise(
     data: Data,
     svi: SVI,
     *,
-    name: str,
+    method: Any,
     members: int | None = None,
     progress: bool = False,
 ) -> Posterior:
-    """Fit a guide, or `members` of them side by side, and draw from what came of it."""
+    """Fit a guide, or `members` of them side by side, and draw from what came of it.
+
+    The posterior records the name and settings of `method`: `svi` itself, or what led to it.
+    """
     if svi.batch_size is not None and svi.batch_size > data.rows:
         raise InputError(
             "batch_size",
@@ -121,18 +124,19 @@ def optimise(
     # The number of steps is an argument of the compiled loop, not a part of it.
     programs = programs_of(model, replace(svi, steps=1), members, shapes_of(data))
     compiled = programs.seconds_compiling
-    state = programs.init(key, data.x, data.y)
+    x, y = jax.device_put((data.x, data.y))
+    state = programs.init(key, x, y)
     losses, failure, failed = [], "", False
-    with tqdm(total=svi.steps, desc=name, unit="step", disable=not progress) as bar:
+    with tqdm(total=svi.steps, desc=method.name, unit="step", disable=not progress) as bar:
         done, chunk = 0, 50
         try:
             while done < svi.steps and not failed:
                 began, before = time.perf_counter(), programs.advance.seconds
                 n = min(chunk, svi.steps - done)
-                after, chunk_losses, good = programs.advance(state, data.x, data.y, np.int32(n))
+                after, chunk_losses, good = programs.advance(state, x, y, np.int32(n))
                 if not good:
                     failed = True
-                    after, chunk_losses, n = _last_good(programs, state, data, n)
+                    after, chunk_losses, n = _last_good(programs, state, x, y, n)
                 state = after
                 losses.append(np.asarray(chunk_losses)[:n])
                 done += n
@@ -149,7 +153,7 @@ def optimise(
         failure = f"Not finite at step {done}; these are the draws of the state before."
 
     def posterior() -> Posterior:
-        draws, stats, params = jax.block_until_ready(programs.draw(state, data.x, data.y))
+        draws, stats, params = jax.block_until_ready(programs.draw(state, x, y))
         compiling = programs.seconds_compiling - compiled
         steps = np.concatenate(losses)
         return Posterior(
@@ -161,10 +165,10 @@ def optimise(
             observed=programs.structure.observed,
             losses=steps.reshape(len(steps), -1).T,
             scaling=data.scaling,
-            x_shape=jax.tree.map(lambda a: a.shape[1:], data.x),
+            x_shape=jax.tree.map(lambda a: a.shape[1:], x),
             provenance=Provenance(
-                method=name,
-                settings=settings_of(svi),
+                method=method.name,
+                settings=settings_of(method),
                 kind="density" if programs.has_density else "implicit",
                 seed=seed_of(key),
                 seconds_compiling=compiling,
@@ -177,26 +181,26 @@ def optimise(
     if not failed:
         return posterior()
     each = [jax.tree.map(lambda a, m=m: a[m], state) for m in range(members or 0)] or [state]
-    found = filter(None, (programs.blame(member, data) for member in each))
+    found = filter(None, (programs.blame(member, x, y) for member in each))
     site = next(found, programs.structure.observed[0])  # else the update itself overflowed
     raise FitError(
-        f"{name}: the objective or its gradient is not finite at step {done}, in site {site!r}. "
-        "Try a smaller learning rate or initial scale, or look at that site's prior; "
-        "the last good state is this error's `posterior`.",
+        f"{method.name}: the objective or its gradient is not finite at step {done}, "
+        f"in site {site!r}. Try a smaller learning rate or initial scale, or look at that site's "
+        "prior; the last good state is this error's `posterior`.",
         step=done,
         site=site,
         posterior=posterior() if done else None,
     )
 
 
-def _last_good(programs: Programs, state: State, data: Data, n: int) -> tuple[Any, Any, int]:
+def _last_good(programs: Programs, state: State, x: Any, y: Any, n: int) -> tuple[Any, Any, int]:
     """Find the last of n steps after which all is finite, by bisection: a NaN never goes away."""
     low, high = 0, n
     while high - low > 1:
         middle = (low + high) // 2
-        _, _, good = programs.advance(state, data.x, data.y, np.int32(middle))
+        _, _, good = programs.advance(state, x, y, np.int32(middle))
         low, high = (middle, high) if good else (low, middle)
-    after, losses, _ = programs.advance(state, data.x, data.y, np.int32(low))
+    after, losses, _ = programs.advance(state, x, y, np.int32(low))
     return after, losses, low
 
 
@@ -208,4 +212,9 @@ def settings_of(method: Any) -> dict[str, str]:
             type(value).__name__ if " at 0x" in repr(value) else repr(value)
         )
 
-    return {f.name: text(getattr(method, f.name)) for f in fields(method)}
+    settings: dict[str, str] = {}
+    for name in (f.name for f in fields(method)):
+        value = getattr(method, name)
+        settings |= settings_of(value) if hasattr(value, "run") else {}
+        settings[name] = text(value)
+    return settings
