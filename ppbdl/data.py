@@ -82,6 +82,13 @@ class Data:
         target_name = self.target_name or (series_name if isinstance(series_name, str) else "")
         if y is not None:
             y = finite("y", y, (target_name,))
+        if isinstance(self.classes, int):
+            raise DataError(
+                "classes",
+                expected="the classes' labels",
+                got=repr(self.classes),
+                remedy=f"Pass classes=range({self.classes}).",
+            )
         if self.classes is not None:
             y = labels(y, self.classes)
         x = np.zeros((length(y), 0), float_type()) if x is None else finite("x", x, names)

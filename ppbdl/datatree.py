@@ -103,6 +103,7 @@ def to_datatree(
         groups["prior"] = _dataset(latents if weights else {}, draw, coords)
         groups["prior_predictive"] = _dataset(generated, draw + row, coords)
     if test is not None:
+        test = _in_user_units(test)
         predicted = predict(keys[3], model, posterior, test.x, site=site, draws=True)
         each = {f"{site}_{name}".removesuffix("_y"): a for name, a in predicted.draws.items()}
         scores = log_likelihood(keys[4], model, posterior, test, guide=guide)

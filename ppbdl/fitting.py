@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from .data import Data
 from .errors import InputError
 from .posterior import Posterior
+from .structure import inspect_model, require_labels, shapes_of
 from .types import Inference, Key, Model, as_key
 
 
@@ -70,4 +71,5 @@ def fit(
             remedy="Use a function, or a frozen dataclass with eq=False.",
         )
     data.require_trainable()
+    require_labels(inspect_model(model, shapes_of(data)), data)
     return method.run(as_key(key), model, data, progress=progress)

@@ -112,6 +112,7 @@ def predict(
     name = _one_site(posterior, site)
     sites = look(model, posterior, inputs, None)
     _refuse_observed(sites, name)
+    _require_rows(sites[name]["fn"].shape(), jax.tree.leaves(inputs)[0].shape[0])
     kind = sites[name]["kind"]
     moments, kept = Moments(), []
     stream = Stream(posterior, inputs, budget, whole=tied(sites, posterior, name))
@@ -238,6 +239,7 @@ def scaling_of(posterior: Posterior, name: str) -> Scaling:
 
 
 def _inputs(posterior: Posterior, x: Any) -> Any:
+    standardised = isinstance(x, Data) and x.scaling is not None
     x = x.x if isinstance(x, Data) else Data(x).x
     shape = jax.tree.map(lambda a: a.shape[1:], x)
     if shape != posterior.x_shape:
@@ -247,7 +249,7 @@ def _inputs(posterior: Posterior, x: Any) -> Any:
             got=f"rows of shape {shape}",
             remedy="Pass the same columns as in the fit, in the same order.",
         )
-    return x if posterior.scaling is None else posterior.scaling.x(x)
+    return x if posterior.scaling is None or standardised else posterior.scaling.x(x)
 
 
 def _one_site(posterior: Posterior, site: str | None) -> str:
@@ -270,4 +272,14 @@ def _refuse_observed(sites: dict[str, Any], name: str) -> None:
             expected=f"{name!r} to be generated when y is None",
             got="a site that is observed all the same",
             remedy='Observe the argument: numpyro.sample("y", ..., obs=y).',
+        )
+
+
+def _require_rows(shape: tuple[int, ...], rows: int) -> None:
+    if shape[:1] != (rows,):
+        raise ModelError(
+            "model",
+            expected=f"a prediction for each of the {rows} rows of x",
+            got=f"predictions of shape {shape}",
+            remedy="Size the plate of the rows by x.shape[0], and let it draw no subsample.",
         )

@@ -17,7 +17,7 @@ from .errors import DataError, ModelError, require_whole
 from .posterior import Posterior, placing
 from .prediction import look, scaling_of, tied
 from .streaming import BUDGET, Stream
-from .structure import Structure, inspect_model, shapes_of
+from .structure import Structure, inspect_model, require_labels, shapes_of
 from .types import Array, Key, Model, as_key
 
 
@@ -74,6 +74,7 @@ def log_likelihood(
     if data.scaling is None and scaling is not None:
         x, y = scaling.x(x), scaling.y(y)
     structure = inspect_model(model, shapes_of(data))
+    require_labels(structure, data)
     sites = look(model, posterior, x, y)
     _require_rows(sites, structure, data.rows)
     local = [n for n in (*structure.local, *structure.latents) if n not in posterior.draws]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import biject_to
@@ -19,7 +20,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
 from .data import Data
-from .errors import ModelError
+from .errors import DataError, ModelError
 from .latents import initial_value
 from .types import Array, Key, Model
 
@@ -41,6 +42,9 @@ class Structure:
         Discrete latent sites, which gradient methods sum out.
     observed
         Observed sites.
+    labels
+        Of the observed sites whose values are a whole entry of y, one discrete number a row: that
+        entry (None for y itself), the support, and whether it is an index of classes.
     params, mutables
         Learnable parameters, and state such as BatchNorm's, of the model.
     row_plates
@@ -56,6 +60,7 @@ class Structure:
     local: tuple[str, ...]
     discrete: tuple[str, ...]
     observed: tuple[str, ...]
+    labels: dict[str, tuple[str | None, Any, bool]]
     params: tuple[str, ...]
     mutables: tuple[str, ...]
     row_plates: frozenset[str]
@@ -120,7 +125,7 @@ def inspect_model(model: Model, shapes: Shapes, batch_size: int | None = None) -
 
     def look(key: Key, x: Any, y: Any) -> None:
         seeded = substitute(seed(model, key), substitute_fn=initial_value)
-        found["structure"] = _read(trace(seeded).get_trace(x, y), rows, batch_size)
+        found["structure"] = _read(trace(seeded).get_trace(x, y), y, rows, batch_size)
 
     plates = _Plates()
     try:
@@ -137,6 +142,33 @@ def inspect_model(model: Model, shapes: Shapes, batch_size: int | None = None) -
             remedy='Size the plate of the data by its input: numpyro.plate("data", x.shape[0]).',
         ) from error
     return found["structure"]
+
+
+def require_labels(structure: Structure, data: Data) -> None:
+    """Refuse labels and counts that the likelihood gives no probability.
+
+    Raises
+    ------
+    DataError
+        If a y lies outside a discrete likelihood's support, or class indices are not integers.
+    """
+    for name, (entry, support, indexes) in structure.labels.items():
+        y = data.y if entry is None else data.y[entry]
+        bad = np.flatnonzero(~np.asarray(support(y))) if support is not None else np.zeros(0)
+        if len(bad):
+            raise DataError(
+                "y",
+                expected=f"values in the support of the likelihood {name!r}",
+                got=f"{len(bad)} outside it, the first in row {bad[0]}: {y[bad[0]]}",
+                remedy="Count classes from 0, and give the likelihood as many as there are.",
+            )
+        if indexes and y.dtype.kind not in "iu":
+            raise DataError(
+                "y",
+                expected=f"integers, the indices of the classes of {name!r}",
+                got=str(y.dtype),
+                remedy="Pass y.astype(int), or Data(..., classes=labels).",
+            )
 
 
 def scale_rows(fn: Any, structure: Structure, scale: float) -> Any:
@@ -169,7 +201,7 @@ class _Plates(Messenger):
             self.sizes[msg["name"]] = msg["args"][1] or msg["args"][0]
 
 
-def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure:
+def _read(sites: dict[str, Any], y: Any, rows: int, batch_size: int | None) -> Structure:
     samples = [s for s in sites.values() if s["type"] == "sample"]
     observed = [s for s in samples if s["is_observed"] and not isinstance(s["fn"], dist.Unit)]
     latent = [s for s in samples if not s["is_observed"]]
@@ -189,15 +221,15 @@ def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure
                 remedy="Observe y itself, one entry a row.",
             )
         given, shape = jnp.shape(site["value"]), site["fn"].shape()
-        if site["cond_indep_stack"] and not _fits(given, shape):
-            plates = (f"{f.name!r} of size {f.size}" for f in site["cond_indep_stack"])
+        if not _fits(shape, given):
+            plates = [f"{f.name!r} of size {f.size}" for f in site["cond_indep_stack"]]
             raise ModelError(
                 "model",
                 expected=f"plates and a likelihood that fit the {rows} rows it is given",
-                got=f"{', '.join(plates)}, where {site['name']!r} has the shape {shape} "
-                f"and its observed values {given}",
+                got=f"{', '.join(plates) or 'no plate'}, where {site['name']!r} has the shape "
+                f"{shape} and its observed values {given}",
                 remedy='Size the plate by the input, numpyro.plate("data", x.shape[0]), and give '
-                "the likelihood the shape of y.",
+                "the likelihood the shape of y: a mean of shape (rows, 1) needs [:, 0].",
             )
     frames = {f for s in observed for f in s["cond_indep_stack"]}
     subsampled = tuple(
@@ -230,6 +262,7 @@ def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure
         local=tuple(local),
         discrete=tuple(discrete),
         observed=tuple(s["name"] for s in observed),
+        labels=_labels(observed, y if isinstance(y, dict) else {None: y}),
         params=tuple(s["name"] for s in sites.values() if s["type"] == "param"),
         mutables=tuple(s["name"] for s in sites.values() if s["type"] == "mutable"),
         row_plates=row_plates,
@@ -238,9 +271,23 @@ def _read(sites: dict[str, Any], rows: int, batch_size: int | None) -> Structure
     )
 
 
-def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(given) <= len(shape) and all(
-        mine in (1, theirs) for mine, theirs in zip(given[::-1], shape[::-1], strict=False)
+def _labels(observed: list[dict[str, Any]], y: dict[Any, Any]) -> dict[str, Any]:
+    labels = {}
+    for site in observed:
+        support, entries = site["fn"].support, [k for k, a in y.items() if a is site["value"]]
+        if entries and support.is_discrete and site["fn"].event_shape == ():
+            fn = site["fn"]
+            while isinstance(fn, dist.ExpandedDistribution | dist.MaskedDistribution):
+                fn = fn.base_dist
+            indexes = isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits)
+            labels[site["name"]] = (entries[0], _fixed(support), indexes)
+    return labels
+
+
+def _fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Tell whether a likelihood covers the observed values, without making more of them."""
+    return len(shape) <= len(given) and all(
+        mine in (1, theirs) for mine, theirs in zip(shape[::-1], given[::-1], strict=False)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
@@ -42,9 +43,10 @@ class Inference(Protocol):
 
 def as_key(key: Any) -> Key:
     """Take a typed key, a raw one, or an integer seed; give a typed key."""
-    if isinstance(key, int) and not isinstance(key, bool):
-        return jax.random.key(key)
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if isinstance(key, Integral) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if typed and key.shape == ():
         return key
     if isinstance(key, jax.Array) and key.shape == (2,) and key.dtype == jnp.uint32:
         return jax.random.wrap_key_data(key)

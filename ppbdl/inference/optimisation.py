@@ -278,20 +278,31 @@ def _with_params(program: Any, unconstrained: dict[str, Any]) -> Any:
 
 def _has_density(guide: Any, structure: Structure, shapes: Shapes) -> bool:
     """Tell whether log q of the latents can be evaluated: as many numbers drawn as there are."""
-    drawn = []
+    drawn: dict[str, float] = {}
 
     def look(key: Key, x: Any, y: Any) -> None:
         for site in trace(seed(guide, key)).get_trace(x, y).values():
-            if site["type"] != "sample" or isinstance(site["fn"], dist.Delta):
+            if site["type"] != "sample":
                 continue
-            if site["fn"].support.is_discrete:
-                drawn.append(float("inf"))  # a mask, say: no density over the latents
+            if isinstance(site["fn"], dist.Delta):
+                drawn[site["name"]] = 0
+            elif site["fn"].support.is_discrete:
+                drawn[site["name"]] = float("inf")  # a mask, say: no density over the latents
             else:
                 shape = biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))
-                drawn.append(_size(shape))
+                drawn[site["name"]] = _size(shape)
 
     jax.eval_shape(look, jax.random.key(0), *shapes.structs(shapes.rows))
-    return 0 < sum(drawn) == structure.size and not structure.local and not structure.discrete
+    missing = [name for name in (*structure.latents, *structure.local) if name not in drawn]
+    if missing:
+        raise ModelError(
+            "guide",
+            expected=f"a sample site for each of the model's latents {list(structure.latents)}",
+            got=f"sites {list(drawn)}, without {missing}",
+            remedy="Sample the missing ones in the guide, under the model's names.",
+        )
+    as_many = 0 < sum(drawn.values()) == structure.size
+    return as_many and not structure.local and not structure.discrete
 
 
 def _size(shape: tuple[int, ...]) -> int:
