@@ -171,24 +171,6 @@ def require_labels(structure: Structure, data: Data) -> None:
             )
 
 
-def scale_rows(fn: Any, structure: Structure, scale: float) -> Any:
-    """Weigh each site of the data's rows by `scale` = N / M, so a minibatch stands for the data."""
-    return fn if scale == 1.0 else _ScaleRows(fn, structure, scale)
-
-
-class _ScaleRows(Messenger):
-    def __init__(self, fn: Any, structure: Structure, scale: float):
-        self.structure, self.scale = structure, scale
-        super().__init__(fn)
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] != "sample":
-            return
-        in_rows = any(f.name in self.structure.row_plates for f in msg["cond_indep_stack"])
-        if in_rows or msg["name"] in self.structure.observed:
-            msg["scale"] = self.scale if msg["scale"] is None else self.scale * msg["scale"]
-
-
 class _Plates(Messenger):
     """Notes the plates that a model enters, to be named should the model fail."""
 

@@ -22,8 +22,9 @@ from ..compiling import Program, strong
 from ..errors import ModelError
 from ..guides import bind
 from ..latents import initial_value
-from ..structure import Shapes, Structure, inspect_model, scale_rows
+from ..structure import Shapes, Structure, inspect_model
 from ..types import Array, Key, Model
+from .batches import Batches, scale_rows
 from .elbo import joint_density, log_density
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         return out["loss"], out["mutable_state"]
 
     def step(state: State, x: Any, y: Any) -> tuple[State, Array]:
-        order = batches.order(state)
+        order = batches.order(state.order, state.keys[1], state.step)
         inputs = batches.take(order, state.step, x, y)
         (loss, mutables), grads = jax.value_and_grad(objective, has_aux=True)(
             state.params, state.mutables, _step_key(state), *inputs
@@ -164,7 +165,9 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         # Traced, because NumPyro refuses a distribution's bad parameters where it sees values.
         @jax.jit
         def finite(state: State, x: Any, y: Any) -> list[Array]:
-            x, y = batches.take(batches.order(state), state.step, x, y)
+            x, y = batches.take(
+                batches.order(state.order, state.keys[1], state.step), state.step, x, y
+            )
             q, p = guide(), scale_rows(model, structure, shapes.size / batches.size)
             key = _step_key(state)
             q_sites = trace(seed(_with_params(q, state.params), key)).get_trace(x, y)
@@ -199,48 +202,6 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
     return Programs(
         structure, has_density, Program(begin), Program(advance), Program(finish), blame
     )
-
-
-class Batches(NamedTuple):
-    """Which rows make up each step's minibatch."""
-
-    rows: int
-    batch_size: int | None
-
-    @property
-    def size(self) -> int:
-        return self.batch_size or self.rows
-
-    @property
-    def no_order(self) -> Array:
-        return jnp.zeros(0 if self.batch_size is None else self.rows, jnp.int32)
-
-    @property
-    def _per_epoch(self) -> int:
-        return -(-self.rows // self.size)
-
-    def head(self, x: Any, y: Any) -> Any:
-        """Give a batch of the right shape, for work that does not depend on the rows."""
-        return jax.tree.map(lambda a: a[: self.size], (x, y))
-
-    def order(self, state: State) -> Array:
-        """Shuffle the rows if this step begins an epoch."""
-        if self.batch_size is None:
-            return state.order
-        key = jax.random.fold_in(state.keys[1], state.step // self._per_epoch)
-        return jax.lax.cond(
-            state.step % self._per_epoch == 0,
-            lambda: jax.random.permutation(key, self.rows).astype(jnp.int32),
-            lambda: state.order,
-        )
-
-    def take(self, order: Array, step: Array, x: Any, y: Any) -> Any:
-        """Take this step's rows; an epoch's last batch is topped up from the epoch's first."""
-        if self.batch_size is None:
-            return x, y
-        first = (step % self._per_epoch) * self.size
-        index = order[(first + jnp.arange(self.size)) % self.rows]
-        return jax.tree.map(lambda a: a[index], (x, y))
 
 
 def _step_key(state: State) -> Key:

@@ -10,7 +10,8 @@ from numpyro.infer import Trace_ELBO
 
 import ppbdl
 import ppbdl.models
-from ppbdl.structure import inspect_model, scale_rows, shapes_of
+from ppbdl.inference.batches import scale_rows
+from ppbdl.structure import inspect_model, shapes_of
 
 DATA = ppbdl.Data(np.linspace(-1, 1, 6)[:, None], np.linspace(0.0, 2.0, 6))
 KEYS = 4000

@@ -21,8 +21,9 @@ from numpyro.infer.autoguide import AutoNormal as NumPyroAutoNormal
 import ppbdl
 import ppbdl.data
 import ppbdl.models
-from ppbdl.inference.optimisation import Batches, State, programs_of
-from ppbdl.structure import inspect_model, scale_rows, shapes_of
+from ppbdl.inference.batches import Batches, scale_rows
+from ppbdl.inference.optimisation import programs_of
+from ppbdl.structure import inspect_model, shapes_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -156,18 +157,12 @@ def test_rows_that_stand_for_more_weigh_more():
     np.testing.assert_allclose(one - ten, 9 * log_lik, rtol=1e-9)
 
 
-def state_at(step, order, key=0):
-    return State(
-        {}, {}, None, order, jax.random.split(jax.random.key(key), 3), jnp.asarray(step, jnp.int32)
-    )
-
-
 def epoch(batches, number, x, key=0):
     """The batches of an epoch, as the loop takes them."""
     order, taken, next_order = batches.no_order, [], jax.jit(batches.order)
     per_epoch = math.ceil(batches.rows / batches.size)
     for step in range(number * per_epoch, (number + 1) * per_epoch):
-        order = next_order(state_at(step, order, key))
+        order = next_order(order, jax.random.key(key), jnp.asarray(step, jnp.int32))
         taken.append(np.asarray(batches.take(order, step, x, None)[0]))
     return taken
 
