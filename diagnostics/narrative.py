@@ -135,7 +135,9 @@ def _alone(only: Assessment) -> str:
 
 
 def _uncertainty(assessments: list[Assessment]) -> str:
-    chosen = best_of(assessments)
+    # A sampler knows the epistemic share best; an ensemble of few members understates it.
+    sound = [each for each in assessments if each.worst.verdict != "fail"]
+    chosen = next((each for each in sound if each.is_reference), None) or best_of(assessments)
     share = None if chosen is None else chosen.scores.get("epistemic_share")
     if chosen is None or share is None:
         return ""
