@@ -154,13 +154,15 @@ def optimise(
 
     def posterior() -> Posterior:
         draws, stats, params = jax.block_until_ready(programs.draw(state, x, y))
+        # The members' draws are of a mixture, whose density is none of the members'.
+        has_density = programs.has_density and not members
         compiling = programs.seconds_compiling - compiled
         steps = np.concatenate(losses)
         return Posterior(
             draws=draws,
             params=params,
             mutables=state.mutables if members else jax.tree.map(lambda a: a[None], state.mutables),
-            stats=stats,
+            stats=stats if has_density else {},
             shape=(members or 1, svi.draws),
             observed=programs.structure.observed,
             losses=steps.reshape(len(steps), -1).T,
@@ -169,7 +171,7 @@ def optimise(
             provenance=Provenance(
                 method=method.name,
                 settings=settings_of(method),
-                kind="density" if programs.has_density else "implicit",
+                kind="density" if has_density else "implicit",
                 seed=seed_of(key),
                 seconds_compiling=compiling,
                 seconds_running=time.perf_counter() - start - compiling,

@@ -379,3 +379,13 @@ def test_an_autoencoder_fits_scores_and_generates():
     # The fit's own ELBO, for all 60 rows, is the same bound up to a few of its standard errors.
     last = -posterior.losses[0, -50:]
     assert abs(elbo.sum() - last.mean()) < 6 * last.std() + 0.05 * abs(last.mean())
+
+
+def test_an_ensemble_of_guides_claims_no_density():
+    """Its draws are of a mixture: a member's log q would be the wrong weight for LOO."""
+    data = ppbdl.Data(np.linspace(-1, 1, 20)[:, None], np.linspace(-1, 2, 20))
+    model, svi = ppbdl.models.LinearRegression(), ppbdl.SVI(steps=20, draws=5)
+    posterior = ppbdl.fit(0, model, data, ppbdl.Ensemble(svi, members=2), progress=False)
+    assert posterior.shape == (2, 5)
+    assert (posterior.provenance.kind, dict(posterior.stats)) == ("implicit", {})
+    assert posterior.provenance.settings["members"] == "2"
