@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from .data import Data
-from .errors import InputError
+from .errors import InputError, ModelError
 from .posterior import Posterior
-from .structure import inspect_model, require_labels, shapes_of
+from .structure import Structure, inspect_model, require_labels, shapes_of
 from .types import Inference, Key, Model, as_key
 
 
@@ -71,5 +71,18 @@ def fit(
             remedy="Use a function, or a frozen dataclass with eq=False.",
         )
     data.require_trainable()
-    require_labels(inspect_model(model, shapes_of(data)), data)
+    structure = inspect_model(model, shapes_of(data))
+    require_labels(structure, data)
+    _require_one_target(structure, data)
     return method.run(as_key(key), model, data, progress=progress)
+
+
+def _require_one_target(structure: Structure, data: Data) -> None:
+    scaled = data.scaling is not None and data.scaling.y_sd is not None
+    if scaled and len(structure.observed) > 1:
+        raise ModelError(
+            "data",
+            expected="a standardised y for one observed site, whose units are given back to it",
+            got=f"sites {list(structure.observed)}",
+            remedy="Pass y as a dict with an entry for each site; entries keep their units.",
+        )

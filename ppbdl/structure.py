@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,12 +71,12 @@ class Structure:
     @property
     def size(self) -> int:
         """Number of unconstrained coordinates of the latents."""
-        return sum(_size(shape) for shape in self.latents.values())
+        return sum(math.prod(shape) for shape in self.latents.values())
 
     def unflatten(self, flat: Array) -> dict[str, Array]:
         """Split a flat vector of unconstrained coordinates into its sites."""
         # One split, whose transpose is one concatenation: slices would cost a padded vector each.
-        stops = list(itertools.accumulate(_size(shape) for shape in self.latents.values()))[:-1]
+        stops = list(itertools.accumulate(math.prod(shape) for shape in self.latents.values()))[:-1]
         parts = jnp.split(flat, stops)[: len(self.latents)]
         return {
             name: part.reshape(shape)
@@ -276,10 +277,3 @@ def _fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
 def _fixed(support: Any) -> Any:
     bounds = jax.tree.leaves(support)
     return None if any(isinstance(b, Tracer) for b in bounds) else support
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size

@@ -74,3 +74,19 @@ def test_a_standardised_test_set_is_told_from_a_raw_one():
         rtol=1e-5,
         atol=1e-4,
     )
+
+
+def test_a_standardised_y_of_several_sites_is_refused():
+    """The one scale of y would be given back to each of them."""
+
+    def model(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1))
+        with numpyro.plate("data", x.shape[0]):
+            for i, name in enumerate("ab"):
+                fn = dist.Normal(w * x[:, 0], 1.0)
+                numpyro.sample(name, fn, obs=None if y is None else y[:, i])
+
+    data = ppbdl.Data(X, np.concatenate([X, 9 * X], axis=1))
+    assert ppbdl.fit(0, model, data, ppbdl.MAP(steps=5), progress=False).observed == ("a", "b")
+    with pytest.raises(ppbdl.ModelError, match="dict"):
+        ppbdl.fit(0, model, data.standardized(), ppbdl.MAP(steps=5), progress=False)

@@ -7,6 +7,7 @@ shapes, with another seed or other data, compiles nothing.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -251,7 +252,7 @@ def _has_density(guide: Any, structure: Structure, shapes: Shapes) -> bool:
                 drawn[site["name"]] = float("inf")  # a mask, say: no density over the latents
             else:
                 shape = biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))
-                drawn[site["name"]] = _size(shape)
+                drawn[site["name"]] = math.prod(shape)
 
     jax.eval_shape(look, jax.random.key(0), *shapes.structs(shapes.rows))
     missing = [name for name in (*structure.latents, *structure.local) if name not in drawn]
@@ -264,7 +265,3 @@ def _has_density(guide: Any, structure: Structure, shapes: Shapes) -> bool:
         )
     as_many = 0 < sum(drawn.values()) == structure.size
     return as_many and not structure.local and not structure.discrete
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return functools.reduce(lambda a, b: a * b, shape, 1)
