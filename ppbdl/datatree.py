@@ -18,7 +18,7 @@ from numpyro.handlers import seed, trace
 
 from .data import Data
 from .posterior import Posterior
-from .prediction import Prediction, look, predict, scaling_of
+from .prediction import Prediction, look, predict, replicate, scaling_of
 from .scoring import log_likelihood
 from .structure import inspect_model, shapes_of
 from .types import Key, Model, as_key
@@ -84,8 +84,7 @@ def to_datatree(
         weights = _size(posterior) <= _WEIGHTS_KEPT
     scores = log_likelihood(keys[0], model, posterior, data, guide=guide)
     replicated = {
-        name: predict(keys[1], model, posterior, raw.x, site=name, draws=True).draws["y"]
-        for name in posterior.observed
+        name: replicate(keys[1], model, posterior, raw.x, name) for name in posterior.observed
     }
     draw, row, held_out = ("chain", "draw"), ("row",), ("test_row",)
     groups = {

@@ -127,6 +127,21 @@ def predict(
     return _of_moments(mean, variance, each, kind, scaling_of(posterior, name))
 
 
+def replicate(key: Key | int, model: Model, posterior: Posterior, x: Any, site: str) -> np.ndarray:
+    """Draw `site` once from each posterior draw, (chain, draw, row, ...), and keep nothing else.
+
+    They are the draws of `predict` with the same key, without each draw's moments or, for
+    classes, its probabilities, which would be as many times more as there are classes.
+    """
+    inputs = _inputs(posterior, x)
+    sites = look(model, posterior, inputs, None)
+    _refuse_observed(sites, site)
+    stream = Stream(posterior, inputs, BUDGET, whole=tied(sites, posterior, site))
+    blocks = stream.run(as_key(key), _predictive(model, site, "y"), keep=True)
+    y = stream.assemble([(rows, t, out["draws"]) for rows, t, out in blocks])["y"]
+    return y if sites[site]["kind"] == "classes" else scaling_of(posterior, site).mean(y)
+
+
 def _of_classes(mean: Any, variance: Any, each: Any) -> Prediction:
     probs, aleatoric = mean["probs"], mean["entropy"]
     total = -np.sum(probs * np.log(np.where(probs > 0, probs, 1.0)), axis=-1)
@@ -155,6 +170,8 @@ def _predictive(model: Model, name: str, kind: str) -> Callable[..., dict[str, A
     def one(key: Key, values: Any, learned: Any, x: Any) -> dict[str, Array]:
         site = trace(seed(placing(model, values, learned), key)).get_trace(x, None)[name]
         y, fn = site["value"], site["fn"]
+        if kind == "y":
+            return {"y": y}
         if kind == "classes":
             base = _base(fn)  # whose batch may be smaller: a plate expands it
             each = base.probs.shape[len(base.batch_shape) :]

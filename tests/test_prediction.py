@@ -14,6 +14,7 @@ from scipy import stats
 
 import ppbdl
 import ppbdl.models
+from ppbdl import prediction
 from ppbdl.posterior import Posterior, Provenance
 from ppbdl.streaming import BUDGET
 
@@ -383,3 +384,10 @@ def test_latents_of_rows_are_scored_by_their_guide():
     np.testing.assert_allclose(scores, np.broadcast_to(expected, (1, 3, 6)), rtol=1e-4)
     with pytest.raises(ppbdl.ModelError, match=r"guide: .*\['z'\]"):
         ppbdl.log_likelihood(0, model, posterior, data)
+
+
+def test_replicates_are_the_draws_of_predict(exact, new_rows):
+    y = prediction.replicate(3, LINEAR, exact, new_rows, "y")
+    np.testing.assert_array_equal(
+        y, ppbdl.predict(3, LINEAR, exact, new_rows, draws=True).draws["y"]
+    )
