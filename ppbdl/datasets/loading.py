@@ -6,7 +6,6 @@ on and 10 % to test, 20 times over. A file's sha256 is checked before it is pars
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data import Data
-from ..errors import DataError, InputError
+from ..errors import InputError
+from .verification import read_verified
 
 _SHIPPED = Path(__file__).parent / "uci"
 
@@ -171,14 +171,7 @@ def load(name: str, split: int = 0, folder: str | Path | None = None) -> tuple[D
             remedy="Pass folder=, where the file lies.",
         )
     table = _TABLES[name]
-    content = path.read_bytes()
-    if (digest := hashlib.sha256(content).hexdigest()) != table.sha256:
-        raise DataError(
-            path.name,
-            expected=f"sha256 {table.sha256[:12]}...",
-            got=f"{digest[:12]}..., so the file was altered",
-            remedy="Get the file again.",
-        )
+    content = read_verified(path, table.sha256)
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         n_splits = len(arrays["index_train"])
         if isinstance(split, bool) or not isinstance(split, int) or not 0 <= split < n_splits:
