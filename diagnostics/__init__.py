@@ -28,6 +28,15 @@ from .metrics import nll as nll
 from .metrics import pit as pit
 from .metrics import rmse as rmse
 from .metrics import sharpness as sharpness
+from .novelty import Separation as Separation
+from .novelty import novelty_scores as novelty_scores
+from .novelty import separation as separation
+from .plots import plot_class_draws as plot_class_draws
+from .plots import plot_rejection as plot_rejection
+from .plots import plot_scores as plot_scores
+from .plots import plot_sweep as plot_sweep
+from .rejection import RejectionCurve as RejectionCurve
+from .rejection import rejection_curve as rejection_curve
 from .reporting import report as report
 from .scoring import scores as scores
 from .verdict import Check as Check
@@ -38,6 +47,8 @@ __all__ = [
     "Check",
     "CrossValidation",
     "DiagnosticsError",
+    "RejectionCurve",
+    "Separation",
     "accuracy",
     "adaptive_ece",
     "as_text",
@@ -59,10 +70,17 @@ __all__ = [
     "log_score",
     "loo",
     "nll",
+    "novelty_scores",
     "pit",
+    "plot_class_draws",
+    "plot_rejection",
+    "plot_scores",
+    "plot_sweep",
+    "rejection_curve",
     "report",
     "rmse",
     "scores",
+    "separation",
     "sharpness",
     "variance_split",
     "worst",
