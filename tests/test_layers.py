@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"types", "errors", "arrays", "compiling"},
+    {"types", "errors", "arrays", "compiling", "noise"},
     {
         "data",
         "scaling",
