@@ -7,5 +7,10 @@ from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal
 from .likelihoods import Normal as Normal
 from .likelihoods import Poisson as Poisson
 from .linear import LinearRegression as LinearRegression
+from .priors import Horseshoe as Horseshoe
+from .priors import LayerScale as LayerScale
+from .priors import ScaleInvariant as ScaleInvariant
+from .priors import ScaleMixture as ScaleMixture
 from .realnvp import RealNVP as RealNVP
+from .stochastic import StochasticUnits as StochasticUnits
 from .vae import VAE as VAE

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from .fitting import fit as fit
     from .guides import AutoDelta as AutoDelta
     from .guides import AutoNormal as AutoNormal
+    from .guides import ConcreteDropout as ConcreteDropout
+    from .guides import GaussianDropout as GaussianDropout
     from .guides import MCDropout as MCDropout
+    from .handlers import flipout as flipout
+    from .handlers import local_reparameterization as local_reparameterization
+    from .handlers import masks_per_example as masks_per_example
+    from .handlers import start_at as start_at
     from .inference import MAP as MAP
     from .inference import NUTS as NUTS
     from .inference import SVI as SVI
@@ -42,7 +48,8 @@ _FILES = {
     "datatree": ("to_datatree",),
     "errors": ("DataError", "FitError", "InputError", "ModelError"),
     "fitting": ("fit",),
-    "guides": ("AutoDelta", "AutoNormal", "MCDropout"),
+    "guides": ("AutoDelta", "AutoNormal", "ConcreteDropout", "GaussianDropout", "MCDropout"),
+    "handlers": ("flipout", "local_reparameterization", "masks_per_example", "start_at"),
     "inference": ("MAP", "NUTS", "SVI", "AnalyticELBO", "Ensemble"),
     "module": ("haiku_module", "random_haiku_module"),
     "posterior": ("Posterior",),
@@ -51,7 +58,7 @@ _FILES = {
     "storage": ("load", "save"),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
-_FOLDERS = ("datasets", "diagnostics", "flows", "guides", "inference", "models")
+_FOLDERS = ("datasets", "diagnostics", "flows", "guides", "handlers", "inference", "models")
 
 __all__ = sorted(_FILE_OF)
 

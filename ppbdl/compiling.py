@@ -35,6 +35,12 @@ class Program:
             self.seconds += time.perf_counter() - start
         return self._compiled[shapes](*args)
 
+    def uses(self, primitive: str, *args: Any) -> bool:
+        """Tell whether JAX's primitive of this name is among the program's."""
+        # The trace is kept by JAX, so that compiling need not repeat it.
+        jaxpr = self._jitted.trace(*jax.tree.map(_concrete, args)).jaxpr
+        return f" {primitive}[" in str(jaxpr)
+
     def text(self, *args: Any) -> str:
         """The program before the compiler's optimisations, to be compared between processes."""
         return self._jitted.lower(*jax.tree.map(_concrete, args)).as_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -38,6 +39,18 @@ def init_to_prior(site: dict[str, Any]) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class init_to_normal:
+    """Start every entry of a latent site at a draw from N(loc, scale^2): a hint as well."""
+
+    loc: float
+    scale: float
+
+    def __call__(self, site: dict[str, Any]) -> Array:
+        key, shape = site["kwargs"]["rng_key"], site["fn"].shape()
+        return self.loc + self.scale * jax.random.normal(key, shape)
+
+
 def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any) -> Array:
     """Draw a flat unconstrained starting point as `initial_value` would; can be traced.
 
@@ -56,6 +69,8 @@ def initial_latents(key: Key, model: Model, structure: Structure, x: Any, y: Any
             prior = prior.base_dist
         if hint is None:
             start[name] = 4 * ndtr(noise[name]) - 2
+        elif isinstance(hint, init_to_normal):
+            start[name] = transform.inv(hint.loc + hint.scale * noise[name])
         elif hint is init_to_prior and isinstance(prior, dist.Normal):
             loc: Any = prior.loc
             start[name] = loc + prior.scale * noise[name]

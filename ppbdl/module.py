@@ -15,24 +15,23 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from numpyro.primitives import mutable
+from numpyro.distributions import constraints
+from numpyro.handlers import scope
+from numpyro.primitives import Messenger, apply_stack, mutable
 
 from .errors import ModelError
-from .latents import init_to_prior
+from .latents import init_to_normal, init_to_prior
 from .types import Array
 
-Prior = (
-    dist.Distribution
-    | Callable[[str, tuple[int, ...]], dist.Distribution]
-    | Mapping[str, dist.Distribution]
-)
+_WeightPrior = dist.Distribution | Callable[[str, tuple[int, ...]], dist.Distribution | None] | None
+Prior = _WeightPrior | Mapping[str, _WeightPrior]
 
 
 def fan_in_normal(name: str, shape: tuple[int, ...]) -> dist.Distribution:
@@ -103,9 +102,11 @@ def random_haiku_module(
     ----------
     prior
         A distribution, for every weight; a callable ``(name, shape) -> distribution``; or a
-        dict from patterns such as ``"*.w"`` or ``"linear_0.*"`` to distributions, of which the
-        first that matches the weight's dotted name holds.  A scalar distribution is expanded
-        to the weight's shape.  The default is `fan_in_normal`.
+        dict from patterns such as ``"*.w"`` or ``"linear_0.*"`` to either, of which the first that
+        matches the weight's dotted name holds.  A scalar distribution is expanded
+        to the weight's shape.  Where there is None in place of a distribution, the weight is a
+        parameter, to be learned as a point estimate.  A callable may sample hyperparameters;
+        their sites get the network's name in front.  The default is `fan_in_normal`.
     name, nn_module, *args, input_shape, apply_rng, **kwargs
         As for `haiku_module`; the sites are ``{name}.linear_0.w`` and so on.
 
@@ -127,16 +128,31 @@ def random_haiku_module(
     ['net.linear_0.b', 'net.linear_0.w', 'net.linear_1.b', 'net.linear_1.w']
     """
     network = _Network.of(nn_module, _example(args, input_shape, name), kwargs)
-    weights: dict[str, Any] = {
-        leaf: numpyro.sample(
-            f"{name}.{leaf}",
-            _prior_of(prior, leaf, shape.shape),
-            # Networks start badly from a wide uniform start; a prior draw has the right scale.
-            infer={"init": init_to_prior},
-        )
-        for leaf, shape in network.shapes.items()
-    }
+    weights: dict[str, Any] = {}
+    for leaf, shape in network.shapes.items():
+        fn, start = _prior_of(prior, name, leaf, shape.shape), network.starts.get(leaf)
+        if fn is None:
+            weights[leaf] = numpyro.param(
+                f"{name}.{leaf}", lambda key, leaf=leaf: network.init(key)[leaf]
+            )
+            continue
+        # Haiku's own start, where there is one: a wide prior's draws saturate a network.
+        hint = start if start is not None and _is_line(fn.support) else init_to_prior
+        weights[leaf] = numpyro.sample(f"{name}.{leaf}", fn, infer={"init": hint})
     return network.bind(name, weights, apply_rng)
+
+
+class training(Messenger):
+    """Within this handler, networks with a parameter ``is_training`` are told that it is True.
+
+    SVI and its kin enter it for their objective.  Everywhere else it is False: BatchNorm, say,
+    then uses the running averages of the fit.
+    """
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        """Answer a network's question."""
+        if msg["type"] == "is_training":
+            msg["value"] = True
 
 
 def _example(args: tuple, input_shape: tuple[int, ...] | None, name: str) -> tuple:
@@ -152,7 +168,9 @@ def _example(args: tuple, input_shape: tuple[int, ...] | None, name: str) -> tup
     return args
 
 
-def _prior_of(prior: Prior, leaf: str, shape: tuple[int, ...]) -> dist.Distribution:
+def _prior_of(
+    prior: Prior, name: str, leaf: str, shape: tuple[int, ...]
+) -> dist.Distribution | None:
     if isinstance(prior, Mapping):
         matches = [p for pattern, p in prior.items() if fnmatchcase(leaf, pattern)]
         if not matches:
@@ -162,9 +180,13 @@ def _prior_of(prior: Prior, leaf: str, shape: tuple[int, ...]) -> dist.Distribut
                 got=f"patterns {sorted(prior)}",
                 remedy='Add an entry for it, or "*" as the last one.',
             )
-        chosen = matches[0]
-    else:
-        chosen = prior if isinstance(prior, dist.Distribution) else prior(leaf, shape)
+        prior = matches[0]
+    chosen: Any = prior
+    if callable(prior) and not isinstance(prior, dist.Distribution):
+        with scope(prefix=name, divider="."):
+            chosen = prior(leaf, shape)
+    if chosen is None:
+        return None
     if chosen.shape() == ():
         chosen = chosen.expand(shape)
     if chosen.shape() != shape:
@@ -178,14 +200,38 @@ def _prior_of(prior: Prior, leaf: str, shape: tuple[int, ...]) -> dist.Distribut
 
 
 class _Network:
-    """A Haiku function seen from outside: shapes by dotted name, initial values, application."""
+    """A Haiku function seen from outside: shapes by dotted name, initial values, application.
 
-    def __init__(self, transformed: hk.TransformedWithState, example: tuple, kwargs: Mapping):
-        self._transformed, self._example, self._kwargs = transformed, example, kwargs
-        weights, self.state = jax.eval_shape(self._init, jax.random.key(0))
+    `starts` has, by dotted name, where the weights start whose initialiser has known moments.
+    """
+
+    def __init__(
+        self, transformed: hk.TransformedWithState, example: tuple, kwargs: Mapping, asks: bool
+    ):
+        self._transformed, self._example, self._kwargs = transformed, example, dict(kwargs)
+        self._asks = asks and "is_training" not in kwargs
+        found: dict[tuple[str, str], init_to_normal] = {}
+
+        def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
+            if (start := _start_of(init, shape)) is not None:
+                found[context.module_name, context.name] = start
+            return create(shape, dtype, init)
+
+        def look() -> Any:  # Haiku lets itself be watched from within a transform only
+            with hk.custom_creator(note):
+                return self._init(jax.random.key(0))
+
+        weights, self.state = jax.eval_shape(lambda: hk.transform(look).apply({}, None))
         paths, self._treedef = jax.tree_util.tree_flatten_with_path(weights)
         names = _dotted([path for path, _ in paths])
         self.shapes = dict(zip(names, [shape for _, shape in paths], strict=True))
+        owners = [(str(path[0].key), str(path[1].key)) for path, _ in paths]
+        self.starts = {
+            leaf: found[owner] for leaf, owner in zip(names, owners, strict=True) if owner in found
+        }
+        self._owned: dict[str, dict[str, str]] = {}
+        for leaf, (module, weight) in zip(names, owners, strict=True):
+            self._owned.setdefault(module, {})[weight] = leaf
 
     @classmethod
     def of(cls, nn_module: Any, example: tuple, kwargs: Mapping) -> _Network:
@@ -195,7 +241,8 @@ class _Network:
 
     def _init(self, key: Array) -> Any:
         inputs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self._example)
-        return self._transformed.init(key, *inputs, **self._kwargs)
+        told = {"is_training": True} if self._asks else {}
+        return self._transformed.init(key, *inputs, **self._kwargs, **told)
 
     def init(self, key: Array) -> dict[str, Array]:
         """Draw Haiku's own initial weights."""
@@ -219,7 +266,11 @@ class _Network:
         def network(*inputs: Any, **kwargs: Any) -> Any:
             key, inputs = (inputs[0], inputs[1:]) if apply_rng else (None, inputs)
             state = {} if holder is None else holder["state"]
-            out, new_state = self._transformed.apply(tree, state, key, *inputs, **kwargs)
+            if self._asks:
+                kwargs = {"is_training": _is_training()} | kwargs
+            rows = jax.tree.leaves(inputs)[0].shape[0]
+            with hk.intercept_methods(functools.partial(self._announce, name, rows)):
+                out, new_state = self._transformed.apply(tree, state, key, *inputs, **kwargs)
             if holder is not None:
                 # Running statistics are not learned; a gradient through them would be wrong.
                 holder["state"] = jax.lax.stop_gradient(new_state)
@@ -227,22 +278,75 @@ class _Network:
 
         return network
 
+    def _announce(
+        self, name: str, rows: int, call: Any, args: tuple, kwargs: dict, context: Any
+    ) -> Any:
+        """Send a module's call through NumPyro's handlers, with the sites of its weights."""
+        # A module has no name until its constructor, a method as well, is through.
+        own = context.method_name == "__call__" and self._owned.get(context.module.module_name)
+        if not own:
+            return call(*args, **kwargs)
+        message = {
+            "type": "haiku",
+            "fn": call,
+            "args": args,
+            "kwargs": kwargs,
+            "value": None,
+            "module": context.module,
+            "sites": {weight: f"{name}.{leaf}" for weight, leaf in own.items()},
+            "rows": rows,
+        }
+        return apply_stack(message)["value"]
+
     def _initial_state(self) -> Any:
         # In a dict, since NumPyro's mutable sites are changed in place.
         return {"state": self._init(jax.random.key(0))[1]}
 
 
 @functools.lru_cache(maxsize=256)
-def _network(nn_module: Any, treedef: Any, shapes: tuple, kwargs: tuple) -> _Network:
+def _network(nn_module: Any, treedef: Any, shapes: tuple, settings: tuple) -> _Network:
     # A model is traced several times for each fit; its network's shapes are found once.
-    example = treedef.unflatten([jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    example, kwargs = treedef.unflatten([jax.ShapeDtypeStruct(*s) for s in shapes]), dict(settings)
     if isinstance(nn_module, hk.TransformedWithState):
         transformed = _with_rng(nn_module, 2)
     elif isinstance(nn_module, hk.Transformed):
         transformed = hk.with_empty_state(_with_rng(nn_module, 1))
     else:
         transformed = hk.transform_with_state(nn_module)
-    return _Network(transformed, example, dict(kwargs))
+    asks = callable(nn_module) and "is_training" in inspect.signature(nn_module).parameters
+    return _Network(transformed, example, kwargs, asks)
+
+
+def _is_training() -> bool:
+    message = {"type": "is_training", "fn": lambda: False, "args": (), "kwargs": {}, "value": None}
+    return apply_stack(message)["value"]
+
+
+def _start_of(init: Any, shape: tuple[int, ...]) -> init_to_normal | None:
+    """Give the moments of a Haiku initialiser, where they are known."""
+    known = hk.initializers
+    if init is jnp.zeros or init is jnp.ones:
+        return init_to_normal(float(init is jnp.ones), 0.0)
+    if isinstance(init, known.Constant) and jnp.ndim(constant := init.constant) == 0:
+        return init_to_normal(float(cast(Any, constant)), 0.0)
+    if isinstance(init, known.RandomNormal | known.TruncatedNormal):
+        mean, sd = cast(Any, init.mean), cast(Any, init.stddev)
+        if jnp.ndim(mean) or jnp.ndim(sd):
+            return None
+        # Cut at two standard deviations, as Haiku's is by default, a normal has 0.88 of them.
+        shrink = 0.8796 if isinstance(init, known.TruncatedNormal) else 1.0
+        return init_to_normal(float(mean), shrink * float(sd))
+    if isinstance(init, known.VarianceScaling) and init.fan_in_axes is None and len(shape) > 1:
+        fans = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+        fan = {"fan_in": fans[0], "fan_out": fans[1]}.get(init.mode, sum(fans) / 2)
+        return init_to_normal(0.0, math.sqrt(init.scale / max(1.0, fan)))
+    return None
+
+
+def _is_line(support: Any) -> bool:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
 
 
 def _with_rng(transformed: Any, at: int) -> Any:

@@ -1,4 +1,4 @@
-"""The protocols of the house: what a model, a guide and an inference method are."""
+"""The protocols of the house: what a model, a guide, an estimator and a method are."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ class Guide(Protocol):
     """A NumPyro program of the approximate posterior, of the model's own signature."""
 
     def __call__(self, x: Any, y: Any = None) -> Any: ...
+
+
+class Estimator(Protocol):
+    """A handler that runs a model at the draw in a trace of its guide."""
+
+    def __call__(self, model: Any, guide_trace: Any, /) -> Any: ...
 
 
 @runtime_checkable

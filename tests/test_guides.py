@@ -36,8 +36,8 @@ def linear_layer(x, y=None):
 STRUCTURE = inspect_model(linear_layer, shapes_of(DATA))
 GUIDE = ppbdl.MCDropout(RATE).bind(linear_layer, STRUCTURE)
 M = np.random.default_rng(1).normal(size=(3, 2)).astype("f")
-PARAMS = {"auto_loc": jnp.asarray(M.ravel())}
 NAME, UNITS, WEIGHTS = "net.linear.w", 3, 6
+PARAMS = {"auto_loc": {NAME: jnp.asarray(M)}}
 LOG_LIKELIHOOD = float(dist.Normal().log_prob(DATA.y).sum())
 
 

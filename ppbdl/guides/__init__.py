@@ -1,6 +1,8 @@
 """Guides: approximate posteriors as NumPyro programs.  The face is the list."""
 
 from .binding import bind as bind
+from .concrete import ConcreteDropout as ConcreteDropout
 from .delta import AutoDelta as AutoDelta
 from .dropout import MCDropout as MCDropout
+from .gaussian_dropout import GaussianDropout as GaussianDropout
 from .normal import AutoNormal as AutoNormal

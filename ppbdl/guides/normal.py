@@ -6,6 +6,7 @@ vectors: a compiler's work grows with the number of arrays, not with their sizes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,9 @@ from numpyro.handlers import substitute
 
 from ..errors import require_positive
 from ..latents import initial_latents, transforms
+from ..noise import normal
 from ..structure import Structure
-from ..types import Guide, Model
+from ..types import Array, Guide, Model
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class AutoNormal:
     Parameters
     ----------
     init_scale
-        Initial standard deviation of every unconstrained coordinate.
+        Initial standard deviation of every unconstrained coordinate; for weights with two axes or
+        more it is divided by the root of their number of inputs, so that the noise of a layer's
+        outputs does not grow with its width.
 
     Examples
     --------
@@ -53,11 +57,11 @@ class AutoNormal:
             )
             scale: Any = numpyro.param(
                 "auto_scale",
-                jnp.full(structure.size, self.init_scale),
+                lambda _: self._start(structure),
                 constraint=constraints.softplus_positive,
             )
             key: Any = numpyro.prng_key()
-            noise = jax.random.normal(key, loc.shape, loc.dtype)
+            noise = jax.lax.optimization_barrier(normal(key, loc.shape, loc.dtype))
             values: dict[str, Any] = structure.unflatten(loc + scale * noise)
             locs, scales = structure.unflatten(loc), structure.unflatten(scale)
             for name, transform in transforms(model, structure, values, x, y).items():
@@ -69,3 +73,10 @@ class AutoNormal:
                     numpyro.sample(name, q)
 
         return guide
+
+    def _start(self, structure: Structure) -> Array:
+        def scale(shape: tuple[int, ...]) -> float:
+            return self.init_scale / (math.sqrt(math.prod(shape[:-1])) if len(shape) > 1 else 1)
+
+        shapes = structure.latents
+        return structure.flatten({name: jnp.full(s, scale(s)) for name, s in shapes.items()})

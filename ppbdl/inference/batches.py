@@ -1,4 +1,4 @@
-"""Minibatches: which rows a step sees, and the weight N / M that makes them stand for all.
+"""What a step sees: which rows, with the weight N / M that makes them stand for all.
 
 Every epoch is a fresh permutation of the rows.  Its last batch is topped up with rows from the
 same epoch, so that each batch has M distinct rows, one compiled shape and one weight.
@@ -73,4 +73,19 @@ class _ScaleRows(Messenger):
             return
         in_rows = any(f.name in self.structure.row_plates for f in msg["cond_indep_stack"])
         if in_rows or msg["name"] in self.structure.observed:
+            msg["scale"] = self.scale if msg["scale"] is None else self.scale * msg["scale"]
+
+
+def scale_latents(fn: Any, scale: Any) -> Any:
+    """Weigh the log densities of all latents, in a model and its guide, by a temperature."""
+    return _ScaleLatents(fn, scale)
+
+
+class _ScaleLatents(Messenger):
+    def __init__(self, fn: Any, scale: Any):
+        self.scale = scale
+        super().__init__(fn)
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"]:
             msg["scale"] = self.scale if msg["scale"] is None else self.scale * msg["scale"]

@@ -22,7 +22,7 @@ from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import elbo
 
-from ..types import Array, Guide, Key, Model
+from ..types import Array, Estimator, Guide, Key, Model
 
 
 class AnalyticELBO(elbo.ELBO):
@@ -32,10 +32,14 @@ class AnalyticELBO(elbo.ELBO):
     ----------
     num_particles
         Draws from the guide that the estimate averages.
+    estimator
+        How the model is run at a draw: `numpyro.handlers.replay`, one draw for all rows, or a
+        handler of `ppbdl.handlers` that gives each row a draw of its own.
     """
 
-    def __init__(self, num_particles: int = 1):
+    def __init__(self, num_particles: int = 1, estimator: Estimator = replay):
         super().__init__(num_particles=num_particles)
+        self.estimator = estimator
 
     def loss_with_mutable_state(
         self,
@@ -49,17 +53,9 @@ class AnalyticELBO(elbo.ELBO):
         """Estimate minus the bound, and the state that the model and the guide leave behind."""
 
         def particle(key: Key) -> tuple[Array, dict[str, Any]]:
-            # Folding, not splitting: where the model draws nothing, its key costs nothing.  By 2,
-            # since 0 and 1 would be the keys into which the guide's own handler splits it.
-            model_key = jax.random.fold_in(key, 2)
-            q = trace(seed(substitute(guide, data=param_map), key)).get_trace(*args, **kwargs)
-            p = trace(seed(replay(substitute(model, data=param_map), q), model_key)).get_trace(
-                *args, **kwargs
-            )
-            mutables = {
-                name: site["value"] for name, site in (q | p).items() if site["type"] == "mutable"
-            }
-            return -_bound(p, q), mutables
+            programs = (substitute(program, data=param_map) for program in (model, guide))
+            p, q, mutables = at_a_draw(key, *programs, self.estimator, *args, **kwargs)
+            return -bound(p, q), mutables
 
         if self.num_particles == 1:
             loss, mutables = particle(rng_key)
@@ -70,16 +66,32 @@ class AnalyticELBO(elbo.ELBO):
         return {"loss": loss, "mutable_state": mutables or None}
 
 
-def _bound(p: dict[str, Any], q: dict[str, Any]) -> Array:
+def at_a_draw(
+    key: Key, model: Model, guide: Guide, estimator: Estimator, *args: Any, **kwargs: Any
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Trace the model at a draw from its guide: their traces, and the state they leave behind."""
+    # Folding, not splitting: where the model draws nothing, its key costs nothing.  By 2, since
+    # 0 and 1 would be the keys into which the guide's own handler splits it.
+    model_key = jax.random.fold_in(key, 2)
+    q = trace(seed(guide, key)).get_trace(*args, **kwargs)
+    p = trace(seed(estimator(model, q), model_key)).get_trace(*args, **kwargs)
+    sites = (q | p).items()
+    return p, q, {name: site["value"] for name, site in sites if site["type"] == "mutable"}
+
+
+def bound(p: dict[str, Any], q: dict[str, Any]) -> Array:
+    """Estimate the sum of p's log densities less q's, with closed-form divergences."""
     shared = [name for name, site in p.items() if site["type"] == "sample" and name in q]
     in_order = shared == [name for name in q if name in p and q[name]["type"] == "sample"]
-    terms, normals = [], []
+    terms: list[Array] = []
+    normals: dict[int, tuple[Any, list[Any]]] = {}  # by their scale: none, or the temperature
     for name, site in p.items():
         if site["type"] != "sample":
             continue
         closed = in_order and name in q
         if closed and _both_normal(q[name], site):
-            normals.append((_elementwise(q[name]["fn"]), _elementwise(site["fn"])))
+            _, alike = normals.setdefault(id(site["scale"]), (site["scale"], []))
+            alike.append((_elementwise(q[name]["fn"]), _elementwise(site["fn"])))
         elif closed and (divergence := _divergence(q[name], site)) is not None:
             terms.append(-divergence)
         else:
@@ -89,17 +101,18 @@ def _bound(p: dict[str, Any], q: dict[str, Any]) -> Array:
     for name, site in q.items():
         if site["type"] == "sample" and not site["is_observed"] and name not in p:
             terms.append(-log_density(site))
-    if normals:
+    for scale, alike in normals.values():
         # The sites of a mean-field guide are parts of one vector; joined again, all of their
         # divergences are a few operations on it, whatever the number of sites.
-        terms.append(-kl_divergence(*map(_joined, zip(*normals, strict=True))))
+        divergence = kl_divergence(*map(_joined, zip(*alike, strict=True)))
+        terms.append(scale_and_mask(-divergence, scale))
     return total(terms)
 
 
 def _both_normal(q: dict[str, Any], p: dict[str, Any]) -> bool:
-    unscaled = p["scale"] is None and q["scale"] is None
+    as_one = p["scale"] is q["scale"] and np.ndim(p["scale"]) == 0
     same = _elementwise(q["fn"]).batch_shape == _elementwise(p["fn"]).batch_shape
-    return unscaled and same and _is_normal(q["fn"]) and _is_normal(p["fn"])
+    return as_one and same and _is_normal(q["fn"]) and _is_normal(p["fn"])
 
 
 def _is_normal(fn: dist.Distribution) -> bool:
@@ -140,7 +153,11 @@ def log_density(site: dict[str, Any]) -> Array:
     if intermediates or np.ndim(scale) > 0:
         log_prob = site["fn"].log_prob(value, *((intermediates,) if intermediates else ()))
     else:
-        log_prob = _elementwise(site["fn"]).log_prob(value)
+        fn: Any = _elementwise(site["fn"])
+        if not site["is_observed"] and _is_normal(fn):
+            # A latent is on the line; NumPyro's look whether it is costs as much as the density.
+            fn = dist.Normal(*(_spread(fn, name) for name in ("loc", "scale")), validate_args=False)
+        log_prob = fn.log_prob(value)
     return jnp.asarray(scale_and_mask(log_prob, scale))
 
 

@@ -17,21 +17,21 @@ import numpyro.distributions as dist
 import optax
 from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer.elbo import ELBO
+from numpyro.infer.elbo import ELBO, RenyiELBO
 
 from ..compiling import Program, strong
 from ..errors import ModelError
 from ..guides import bind
 from ..latents import initial_value
+from ..module import training
 from ..structure import Shapes, Structure, inspect_model
 from ..types import Array, Key, Model
-from .batches import Batches, scale_rows
-from .elbo import joint_density, log_density
+from .batches import Batches, scale_latents, scale_rows
+from .elbo import AnalyticELBO, joint_density, log_density
+from .loop import Loop
 
 if TYPE_CHECKING:
     from .svi import SVI
-
-BUFFER = 1000  # steps in one call of the loop, at most
 
 
 class State(NamedTuple):
@@ -56,7 +56,7 @@ class Programs(NamedTuple):
     structure: Structure
     has_density: bool
     init: Program
-    advance: Program
+    advance: Loop
     draw: Program
     blame: Callable[[State, Any, Any], str | None]
 
@@ -72,7 +72,10 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
     structure = inspect_model(model, shapes, svi.batch_size)
     batches = Batches(shapes.rows, svi.batch_size)
     guide = functools.partial(bind, svi.guide, model, structure)
-    joint = _summing(model, structure, svi.loss)
+    joint = training(_summing(model, structure, svi.loss))
+    loss: Any = svi.loss
+    if isinstance(loss, AnalyticELBO):
+        loss = AnalyticELBO(loss.num_particles, svi.estimator)
 
     has_density = _has_density(guide(), structure, shapes)
 
@@ -94,40 +97,35 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             )
         )
 
-    def objective(params: Any, mutables: Any, key: Key, x: Any, y: Any) -> tuple[Any, Any]:
+    weight = shapes.size / batches.size
+    # Rows whose latents are all their own have a bound each, of importance weights that the rows'
+    # weight must not be a power of.
+    outside = weight if isinstance(loss, RenyiELBO) and not structure.latents else 1.0
+
+    def objective(
+        params: Any, mutables: Any, key: Key, step: Array, x: Any, y: Any
+    ) -> tuple[Any, Any]:
         p, q = (
-            scale_rows(_with_params(program, params), structure, shapes.size / batches.size)
+            scale_rows(_with_params(program, params), structure, weight / outside)
             for program in (joint, guide())
         )
+        if svi.temperature != 1.0:
+            tempered = svi.temperature(step) if callable(svi.temperature) else svi.temperature
+            p, q = scale_latents(p, tempered), scale_latents(q, tempered)
         if not mutables:
-            return svi.loss.loss(key, {}, p, q, x, y), mutables
-        out = svi.loss.loss_with_mutable_state(key, mutables, p, q, x, y)
-        return out["loss"], out["mutable_state"]
+            return outside * loss.loss(key, {}, p, q, x, y), mutables
+        out: Any = loss.loss_with_mutable_state(key, mutables, p, q, x, y)
+        return outside * out["loss"], out["mutable_state"]
 
     def step(state: State, x: Any, y: Any) -> tuple[State, Array]:
         order = batches.order(state.order, state.keys[1], state.step)
         inputs = batches.take(order, state.step, x, y)
         (loss, mutables), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.params, state.mutables, _step_key(state), *inputs
+            state.params, state.mutables, _step_key(state), state.step, *inputs
         )
         updates, optimizer = svi.optimizer.update(grads, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         return State(params, mutables, optimizer, order, state.keys, state.step + 1), loss
-
-    lead = (members,) if members else ()
-    steps = jax.vmap(step, in_axes=(0, None, None)) if members else step
-
-    def advance(state: State, x: Any, y: Any, n: Array) -> tuple[State, Array, Array]:
-        def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-            state, losses = carry
-            state, loss = steps(state, x, y)
-            return strong(state), losses.at[i].set(loss)
-
-        state, losses = jax.lax.fori_loop(0, n, body, (state, jnp.zeros((BUFFER, *lead))))
-        leaves = (losses, *jax.tree.leaves(state.params))
-        # Checking every step would cost a tenth of a small network's step.
-        good = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(a)) for a in leaves])
-        return state, losses, good
 
     def draw(state: State, x: Any, y: Any) -> tuple[Any, Any, Any]:
         """Draw latents from the guide, with log q and log p of the latents at the draws."""
@@ -154,8 +152,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         draws, stats = jax.lax.map(one, jax.random.split(key, svi.draws))
         params = {
             s["name"]: s["value"]
-            for program in (p, q)
-            for s in trace(seed(program, key)).get_trace(x, y).values()
+            for program in (substitute(seed(p, key), substitute_fn=initial_value), seed(q, key))
+            for s in trace(program).get_trace(x, y).values()
             if s["type"] == "param"
         }
         return draws, stats if has_density else {}, params
@@ -169,7 +167,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             x, y = batches.take(
                 batches.order(state.order, state.keys[1], state.step), state.step, x, y
             )
-            q, p = guide(), scale_rows(model, structure, shapes.size / batches.size)
+            q, p = guide(), scale_rows(model, structure, weight)
             key = _step_key(state)
             q_sites = trace(seed(_with_params(q, state.params), key)).get_trace(x, y)
             values = {s["name"]: s["value"] for s in q_sites.values() if s["type"] == "sample"}
@@ -177,8 +175,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             p_sites = trace(seed(p_run, jax.random.fold_in(key, 2))).get_trace(x, y)
             samples = [s for s in (*q_sites.values(), *p_sites.values()) if s["type"] == "sample"]
             found = [(site["name"], log_density(site)) for site in samples]
-            loss = functools.partial(objective, mutables=state.mutables, key=key)
-            for name, grad in jax.grad(lambda u: loss(u, x=x, y=y)[0])(state.params).items():
+            at = (state.mutables, key, state.step, x, y)
+            for name, grad in jax.grad(lambda u: objective(u, *at)[0])(state.params).items():
                 is_flat = getattr(grad, "shape", None) == (structure.size,)
                 found += (structure.unflatten(grad) if is_flat else {name: grad}).items()
             names.extend(name for name, _ in found)
@@ -200,9 +198,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             return jax.tree.map(lambda a: a[None], draw(state, x, y))
         return jax.vmap(draw, (0, None, None))(state, x, y)
 
-    return Programs(
-        structure, has_density, Program(begin), Program(advance), Program(finish), blame
-    )
+    advance = Loop(step, members)
+    return Programs(structure, has_density, Program(begin), advance, Program(finish), blame)
 
 
 def _step_key(state: State) -> Key:

@@ -13,23 +13,26 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from numpyro.handlers import replay
 from numpyro.infer import elbo
 from tqdm.auto import tqdm
 
 from ..data import Data
-from ..errors import FitError, InputError, require_whole
+from ..errors import FitError, InputError, require_positive, require_whole
 from ..guides import AutoNormal
 from ..posterior import Posterior, Provenance, seed_of
 from ..structure import shapes_of
-from ..types import Key, Model
+from ..types import Estimator, Key, Model
 from .elbo import AnalyticELBO
-from .optimisation import BUFFER, Programs, State, programs_of
+from .loop import BUFFER
+from .optimisation import Programs, State, programs_of
 
 _SECONDS = 0.5  # a chunk aims at this, so that progress shows and Ctrl-C is heard
 
@@ -51,6 +54,15 @@ class SVI:
         Draws taken from the fitted guide.
     loss
         Any ELBO of NumPyro's; the default uses closed-form divergences where there are any.
+    estimator
+        How the default loss runs the model at the guide's draw: `numpyro.handlers.replay`, one
+        draw for the whole batch (Blundell et al. 2015); or a handler of `ppbdl.handlers`, such as
+        ``flipout``, by which each row has its own and the gradient varies less.
+    temperature
+        Weight T of the divergence in the default loss, E_q[log p(y | z)] - T KL(q || p(z)), or a
+        function from the step to it.  The best q approximates p(z) p(y | z)^(1/T), not the
+        posterior: with T < 1 the data count for more than they are.  A schedule that ends at 1
+        leaves the posterior as it is: ``optax.linear_schedule(0, 1, 1000)`` is KL warm-up.
 
     Examples
     --------
@@ -70,9 +82,22 @@ class SVI:
     batch_size: int | None = None
     draws: int = 1000
     loss: elbo.ELBO = AnalyticELBO()
+    estimator: Estimator = replay
+    temperature: float | Callable[[Any], Any] = 1.0
 
     def __post_init__(self) -> None:
         require_whole(steps=self.steps, draws=self.draws, batch_size=self.batch_size)
+        if not callable(self.temperature):
+            require_positive(temperature=self.temperature)
+        changed = {"estimator": self.estimator is not replay, "temperature": self.temperature != 1}
+        for argument in (name for name, is_changed in changed.items() if is_changed):
+            if not isinstance(self.loss, AnalyticELBO):
+                raise InputError(
+                    argument,
+                    expected="left out with another loss than AnalyticELBO",
+                    got=repr(getattr(self, argument)),
+                    remedy="Leave out the loss: AnalyticELBO(num_particles) is the default.",
+                )
 
     @property
     def name(self) -> str:
@@ -133,7 +158,7 @@ def optimise(
             while done < svi.steps and not failed:
                 began, before = time.perf_counter(), programs.advance.seconds
                 n = min(chunk, svi.steps - done)
-                after, chunk_losses, good = programs.advance(state, x, y, np.int32(n))
+                after, chunk_losses, good = programs.advance(state, x, y, n)
                 if not good:
                     failed = True
                     after, chunk_losses, n = _last_good(programs, state, x, y, n)
@@ -200,9 +225,9 @@ def _last_good(programs: Programs, state: State, x: Any, y: Any, n: int) -> tupl
     low, high = 0, n
     while high - low > 1:
         middle = (low + high) // 2
-        _, _, good = programs.advance(state, x, y, np.int32(middle))
+        _, _, good = programs.advance(state, x, y, middle)
         low, high = (middle, high) if good else (low, middle)
-    after, losses, _ = programs.advance(state, x, y, np.int32(low))
+    after, losses, _ = programs.advance(state, x, y, low)
     return after, losses, low
 
 

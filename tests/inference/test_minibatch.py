@@ -118,7 +118,7 @@ def step_of(model, settings, batch_size, order, size=None):
         order=jnp.asarray(order if batch_size else [], jnp.int32),
     )
     before = jax.tree.map(np.array, start.params)  # the loop reuses the state's memory
-    state, losses, good = programs.advance(start, data.x, data.y, np.int32(1))
+    state, losses, good = programs.advance(start, data.x, data.y, 1)
     assert bool(good)
     return losses[0], jax.tree.map(lambda a, b: a - b, before, state.params)
 
