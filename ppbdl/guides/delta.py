@@ -18,16 +18,17 @@ from ..types import Guide, Model
 
 @dataclass(frozen=True)
 class AutoDelta:
-    """A point estimate of every latent, held in one flat unconstrained vector."""
+    """A point estimate of every latent, held unconstrained by site."""
 
     def bind(self, model: Model, structure: Structure) -> Guide:
         """Make the guide of `model`."""
 
         def guide(x: Any, y: Any = None) -> None:
-            loc: Any = numpyro.param(
-                "auto_loc", lambda key: initial_latents(key, model, structure, x, y)
+            # By site: the gradient of one flat vector would be joined from the weights' own.
+            values: Any = numpyro.param(
+                "auto_loc",
+                lambda key: structure.unflatten(initial_latents(key, model, structure, x, y)),
             )
-            values = structure.unflatten(loc)
             for name, transform in transforms(model, structure, values, x, y).items():
                 value = transform(values[name])
                 numpyro.sample(name, dist.Delta(value, event_dim=value.ndim))

@@ -178,7 +178,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             at = (state.mutables, key, state.step, x, y)
             for name, grad in jax.grad(lambda u: objective(u, *at)[0])(state.params).items():
                 is_flat = getattr(grad, "shape", None) == (structure.size,)
-                found += (structure.unflatten(grad) if is_flat else {name: grad}).items()
+                named = structure.unflatten(grad) if is_flat else grad
+                found += (named if isinstance(named, dict) else {name: grad}).items()
             names.extend(name for name, _ in found)
             return [
                 jnp.all(jnp.array([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(value)]))

@@ -116,8 +116,8 @@ def guided(model, guide, data):
     program = bind(guide, model, inspect_model(model, shapes_of(data)))
     sites = trace(seed(program, 0)).get_trace(data.x, data.y)
     params = {name: s["value"] for name, s in sites.items() if s["type"] == "param"}
-    wobble = 1 + 0.5 * jnp.sin(jnp.arange(params["auto_loc"].size))
     if "auto_scale" in params:
+        wobble = 1 + 0.5 * jnp.sin(jnp.arange(params["auto_scale"].size))
         params["auto_scale"] = params["auto_scale"] * wobble
     return substitute(program, data=params), params
 
@@ -246,7 +246,7 @@ def gradients(name, estimator, keys, guide=None):
         )
 
     values, grads = jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))(params, keys)
-    flat = jnp.concatenate([grads[leaf] for leaf in sorted(grads)], axis=1)
+    flat = jnp.concatenate([g.reshape(len(keys), -1) for g in jax.tree.leaves(grads)], axis=1)
     return np.asarray(values, float), np.asarray(flat, float)
 
 
