@@ -61,8 +61,11 @@ class AutoNormal:
                 constraint=constraints.softplus_positive,
             )
             key: Any = numpyro.prng_key()
-            noise = jax.lax.optimization_barrier(normal(key, loc.shape, loc.dtype))
-            values: dict[str, Any] = structure.unflatten(loc + scale * noise)
+            noise = normal(key, loc.shape, loc.dtype)
+            # Made once, not again in every kernel of the forward and backward pass.
+            scale = jax.lax.optimization_barrier(scale)
+            flat = jax.lax.optimization_barrier(loc + scale * noise)
+            values: dict[str, Any] = structure.unflatten(flat)
             locs, scales = structure.unflatten(loc), structure.unflatten(scale)
             for name, transform in transforms(model, structure, values, x, y).items():
                 q = dist.Normal(locs[name], scales[name]).to_event(values[name].ndim)

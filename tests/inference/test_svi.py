@@ -57,11 +57,11 @@ def test_the_mean_field_optimum(mean_field):
 def test_the_bound_is_the_evidence_less_the_known_gap(mean_field):
     """The gap is KL(mean field || exact) = (sum log diag precision - log |precision|) / 2.
 
-    Over the last 200 steps one draw's ELBO varies by about one nat: the mean's standard error
+    Over the last 400 steps one draw's ELBO varies by about 1.5 nats: the mean's standard error
     is below 0.1, and |z| < 5 fails in 6 of 10^7 runs.
     """
     gap = (np.log(np.diag(PRECISION)).sum() - np.linalg.slogdet(PRECISION)[1]) / 2
-    last = -mean_field.losses[0, -200:]
+    last = -mean_field.losses[0, -400:]
     error = last.std() / np.sqrt(len(last))
     assert error < 0.1
     assert abs(last.mean() - (MODEL.log_evidence(DATA) - gap)) < 5 * error + 0.02
