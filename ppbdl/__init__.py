@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .inference import MAP as MAP
     from .inference import NUTS as NUTS
     from .inference import SVI as SVI
+    from .inference import AlphaELBO as AlphaELBO
     from .inference import AnalyticELBO as AnalyticELBO
     from .inference import Ensemble as Ensemble
     from .module import haiku_module as haiku_module
@@ -50,7 +51,7 @@ _FILES = {
     "fitting": ("fit",),
     "guides": ("AutoDelta", "AutoNormal", "ConcreteDropout", "GaussianDropout", "MCDropout"),
     "handlers": ("flipout", "local_reparameterization", "masks_per_example", "start_at"),
-    "inference": ("MAP", "NUTS", "SVI", "AnalyticELBO", "Ensemble"),
+    "inference": ("MAP", "NUTS", "SVI", "AlphaELBO", "AnalyticELBO", "Ensemble"),
     "module": ("haiku_module", "random_haiku_module"),
     "posterior": ("Posterior",),
     "prediction": ("Prediction", "predict"),

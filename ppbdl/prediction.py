@@ -5,6 +5,11 @@ the mean of the draws' variances, aleatoric, and the variance of the draws' mean
 (Kendall and Gal 2017; Depeweg et al. 2018).  For classes the entropy of the mean probabilities
 splits into the mean entropy, aleatoric, and the mutual information, epistemic (Houlsby et al.
 2011), and the covariance of the one-hot class as in Kwon et al. (2020).
+
+Latents of a row of which the posterior has no draws (a VAE's code, stochastic units) are drawn
+anew: noise of the row, aleatoric.  Such a model runs twice at each draw, and the epistemic part is
+the covariance of the two runs over draws.  Entropies have no unbiased estimate from two runs; where
+the noise alone decides between more than two classes, the mutual information comes out too high.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from numpyro.handlers import seed, trace
 from .data import Data, Scaling
 from .errors import InputError, ModelError, require_whole
 from .posterior import Posterior, placing
-from .streaming import BUDGET, Moments, Stream
+from .streaming import BUDGET, Moments, Stream, entropy, noisy, one_draw, tied, twice
 from .types import Array, Key, Model, as_key
 
 
@@ -114,13 +119,15 @@ def predict(
     _refuse_observed(sites, name)
     _require_rows(sites[name]["fn"].shape(), jax.tree.leaves(inputs)[0].shape[0])
     kind = sites[name]["kind"]
+    one = _predictive(model, name, kind, kind != "draws" and noisy(sites, posterior, name))
     moments, kept = Moments(), []
     stream = Stream(posterior, inputs, budget, whole=tied(sites, posterior, name))
-    for rows, t, out in stream.run(as_key(key), _predictive(model, name, kind), keep=draws):
+    for rows, t, out in stream.run(as_key(key), one, keep=draws):
         moments.add(rows, t.stop - t.start, out["mean"], out["squares"])
         if draws:
+            out["draws"].pop("both", None)
             kept.append((rows, t, out["draws"]))
-    mean, variance = moments.result()
+    mean, variance = (parts.get("both", parts) for parts in moments.result())
     each = stream.assemble(kept)
     if kind == "classes":
         return _of_classes(mean, variance, each)
@@ -137,16 +144,16 @@ def replicate(key: Key | int, model: Model, posterior: Posterior, x: Any, site: 
     sites = look(model, posterior, inputs, None)
     _refuse_observed(sites, site)
     stream = Stream(posterior, inputs, BUDGET, whole=tied(sites, posterior, site))
-    blocks = stream.run(as_key(key), _predictive(model, site, "y"), keep=True)
+    blocks = stream.run(as_key(key), _predictive(model, site, "y", False), keep=True)
     y = stream.assemble([(rows, t, out["draws"]) for rows, t, out in blocks])["y"]
     return y if sites[site]["kind"] == "classes" else scaling_of(posterior, site).mean(y)
 
 
 def _of_classes(mean: Any, variance: Any, each: Any) -> Prediction:
-    probs, aleatoric = mean["probs"], mean["entropy"]
-    total = -np.sum(probs * np.log(np.where(probs > 0, probs, 1.0)), axis=-1)
-    epistemic = np.maximum(total - aleatoric, 0.0)  # a mutual information, but for rounding
-    kwon = (probs - probs**2 - variance["probs"], variance["probs"])
+    probs, total = mean["probs"], entropy(mean["probs"])
+    epistemic = np.maximum(total - mean["entropy"], 0.0)  # a mutual information, but for errors
+    shared = _covariance(variance, "probs")
+    kwon = (probs - probs**2 - shared, shared)
     return Prediction(probs, total - epistemic, epistemic, total, kwon, each)
 
 
@@ -159,13 +166,20 @@ def _of_moments(mean: Any, variance: Any, each: Any, kind: str, scaling: Any) ->
     if kind == "draws":  # moments without a closed form: only the draws' spread is known
         nan = np.full_like(spread, np.nan)
         return Prediction(centre, nan, nan, spread, None, each)
-    noise = scaling.variance(mean["variance"])
-    return Prediction(centre, noise, spread, noise + spread, None, each)
+    epistemic = scaling.variance(_covariance(variance, "mean"))
+    within = spread - epistemic + scaling.variance(variance.get("gap", 0.0))  # of means, in draws
+    noise = scaling.variance(mean["variance"]) + within
+    return Prediction(centre, noise, epistemic, noise + epistemic, None, each)
+
+
+def _covariance(variance: Any, centre: str) -> np.ndarray:
+    """Give the centre's variance over draws; of two runs, their covariance, but not below 0."""
+    return np.maximum(variance[centre] - variance.get("gap", 0.0), 0.0)
 
 
 @functools.lru_cache(maxsize=64)
-def _predictive(model: Model, name: str, kind: str) -> Callable[..., dict[str, Array]]:
-    """Make the function that predicts all rows under one draw."""
+def _predictive(model: Model, name: str, kind: str, again: bool) -> Callable[..., Any]:
+    """Make the function that predicts all rows under one draw, and again with other noise."""
 
     def one(key: Key, values: Any, learned: Any, x: Any) -> dict[str, Array]:
         site = trace(seed(placing(model, values, learned), key)).get_trace(x, None)[name]
@@ -178,8 +192,7 @@ def _predictive(model: Model, name: str, kind: str) -> Callable[..., dict[str, A
             probs = jnp.broadcast_to(base.probs, (*fn.batch_shape, *each))
             if isinstance(base, _BERNOULLI):
                 probs = jnp.stack([1 - probs, probs], axis=-1)
-            log_probs = jnp.log(jnp.where(probs > 0, probs, 1.0))
-            return {"y": y, "probs": probs, "entropy": -jnp.sum(probs * log_probs, axis=-1)}
+            return {"y": y, "probs": probs, "entropy": entropy(probs)}
         y = jnp.asarray(y, jnp.result_type(float))
         if kind == "draws":
             return {"y": y, "mean": y}
@@ -189,7 +202,7 @@ def _predictive(model: Model, name: str, kind: str) -> Callable[..., dict[str, A
             "variance": jnp.broadcast_to(fn.variance, y.shape),
         }
 
-    return one
+    return twice(one, "probs" if kind == "classes" else "mean") if again else one
 
 
 def _kind(fn: dist.Distribution) -> str:
@@ -224,29 +237,8 @@ def look(model: Model, posterior: Posterior, x: Any, y: Any) -> dict[str, Any]:
             found[name]["kind"] = _kind(found[name]["fn"])
             found[name]["likelihood"] = type(_base(found[name]["fn"])).__name__
 
-    jax.eval_shape(
-        run,
-        jax.random.key(0),
-        jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), dict(posterior.draws)),
-        jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
-            (posterior.params, posterior.mutables),
-        ),
-        x,
-        y,
-    )
+    jax.eval_shape(run, jax.random.key(0), *one_draw(posterior), x, y)
     return found
-
-
-def tied(sites: dict[str, Any], posterior: Posterior, name: str) -> bool:
-    """Tell whether some of the draws are of latents in a plate of the observed site's rows."""
-    plates = {frame.name for frame in sites[name]["cond_indep_stack"]}
-    return any(
-        frame.name in plates
-        for latent in posterior.draws
-        if latent in sites
-        for frame in sites[latent]["cond_indep_stack"]
-    )
 
 
 def scaling_of(posterior: Posterior, name: str) -> Scaling:

@@ -7,7 +7,8 @@ block is reduced where it is computed, and blocks are joined on the host in doub
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ class Stream:
         `one(key, values, learned, inputs)` gives a tree of arrays with the rows in front.
         """
         learned = (self.posterior.params, self.posterior.mutables)
-        at_once, rows_at_once = self._blocks(one, key, learned)
+        at_once, rows_at_once = self._blocks(one, key)
         program = _block_program(one, self.posterior.shape, at_once, keep)
         for start in range(0, self.rows, rows_at_once):
             rows = slice(start, min(start + rows_at_once, self.rows))
@@ -67,12 +68,9 @@ class Stream:
                 whole[name][draws, rows] = a
         return {name: a.reshape(*self.posterior.shape, *a.shape[1:]) for name, a in whole.items()}
 
-    def _blocks(self, one: Callable[..., Any], key: Key, learned: Any) -> tuple[int, int]:
+    def _blocks(self, one: Callable[..., Any], key: Key) -> tuple[int, int]:
         jaxpr = jax.make_jaxpr(one)(
-            key,
-            jax.tree.map(lambda a: _struct(a.shape[2:], a.dtype), dict(self.posterior.draws)),
-            jax.tree.map(lambda a: _struct(a.shape[1:], a.dtype), learned),
-            jax.tree.map(lambda a: _struct(a.shape, a.dtype), self.inputs),
+            key, *one_draw(self.posterior), jax.tree.map(_struct, self.inputs)
         )
         # A few arrays of the largest size live at a time.
         per_draw = 4 * _largest(jaxpr.jaxpr)
@@ -92,8 +90,17 @@ def _cut(tree: Any, *slices: slice) -> Any:
     return jax.tree.map(lambda a: np.asarray(a)[slices], tree)
 
 
-def _struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype)
+def one_draw(posterior: Posterior) -> tuple[dict[str, Any], Any]:
+    """Give abstract arrays of one draw's latents, and of what was learned beside them."""
+    draws, learned = dict(posterior.draws), (posterior.params, posterior.mutables)
+    return (
+        jax.tree.map(lambda a: _struct(a, 2), draws),
+        jax.tree.map(lambda a: _struct(a, 1), learned),
+    )
+
+
+def _struct(a: Any, dropped: int = 0) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(a.shape[dropped:], a.dtype)
 
 
 def _largest(jaxpr: Any) -> int:
@@ -168,5 +175,55 @@ class Moments:
         return _joined(means), _joined(variances)
 
 
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _joined(parts: list[Any]) -> Any:
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def twice(one: Callable[..., Any], centre: str) -> Callable[..., Any]:
+    """Run each draw twice, with the rows' own noise drawn apart.
+
+    The outputs are the first run's and, under ``both``, what the two say of the draw without its
+    noise.  The `centre` is their mean and ``gap`` half of their difference: the centre's variance
+    over draws less the gap's is the covariance of the runs, in which the noise has no part.  The
+    other outputs are means, but for the ``entropy``, a jackknife from runs that gave p and q,
+
+        2 H((p + q) / 2) - (H(p) + H(q)) / 2,
+
+    which is that of the expected probabilities to the second order in the noise.
+    """
+
+    def runs(key: Key, values: Any, learned: Any, inputs: Any) -> dict[str, Any]:
+        # By 2, since 0 and 1 would be keys into which the first run splits its own.
+        keys = jnp.stack([key, jax.random.fold_in(key, 2)])
+        out = jax.vmap(one, (0, None, None, None))(keys, values, learned, inputs)
+        both = {name: a.mean(0) for name, a in out.items() if name != "y"}
+        both["gap"] = (out[centre][0] - out[centre][1]) / 2
+        if "entropy" in both:
+            both["entropy"] = 2 * entropy(both[centre]) - both["entropy"]
+        return {name: a[0] for name, a in out.items()} | {"both": both}
+
+    return runs
+
+
+def entropy(probs: Any) -> Any:
+    """Give the entropy of probabilities along the last axis, in nats; on host or device."""
+    namespace = probs.__array_namespace__()
+    logs = namespace.log(namespace.where(probs > 0, probs, 1.0))
+    return -namespace.sum(probs * logs, axis=-1)
+
+
+def tied(sites: dict[str, Any], posterior: Posterior, name: str) -> bool:
+    """Tell whether some of the draws are of latents in a plate of the observed site's rows."""
+    return _any_beside(sites, name, posterior.draws.keys() & sites.keys())
+
+
+def noisy(sites: dict[str, Any], posterior: Posterior, name: str) -> bool:
+    """Tell whether the observed site's rows have noise of their own, drawn before it."""
+    before = itertools.takewhile(lambda site: site != name, sites)
+    drawn = {s for s in before if sites[s]["type"] == "sample" and not sites[s]["is_observed"]}
+    return _any_beside(sites, name, drawn - posterior.draws.keys())
+
+
+def _any_beside(sites: dict[str, Any], name: str, others: Iterable[str]) -> bool:
+    plates = {frame.name for frame in sites[name]["cond_indep_stack"]}
+    return any(frame.name in plates for s in others for frame in sites[s]["cond_indep_stack"])

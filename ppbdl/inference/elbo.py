@@ -150,9 +150,10 @@ def joint_density(sites: list[dict[str, Any]]) -> Array:
 def log_density(site: dict[str, Any]) -> Array:
     """Give a traced site's log density at its value, scaled and masked, not yet summed."""
     value, intermediates, scale = site["value"], site["intermediates"], site["scale"]
-    if isinstance(site["fn"], dist.Delta) and value is site["fn"].v:
+    point: Any = site["fn"]
+    if isinstance(site["fn"], dist.Delta) and value is point.v:
         # Where it was drawn: comparing all weights with themselves is a tenth of a step.
-        log_prob = jnp.broadcast_to(site["fn"].log_density, site["fn"].batch_shape)
+        log_prob = jnp.broadcast_to(point.log_density, point.batch_shape)
     elif intermediates or np.ndim(scale) > 0:
         log_prob = site["fn"].log_prob(value, *((intermediates,) if intermediates else ()))
     else:

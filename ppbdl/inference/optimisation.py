@@ -71,6 +71,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
     """Make the programs of a fit, or find those of an earlier one."""
     structure = inspect_model(model, shapes, svi.batch_size)
     batches = Batches(shapes.rows, svi.batch_size)
+    _refuse_shared_weights(svi.loss, structure, batches)
     guide = functools.partial(bind, svi.guide, model, structure)
     joint = training(_summing(model, structure, svi.loss))
     loss: Any = svi.loss
@@ -201,6 +202,17 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
 
     advance = Loop(step, members)
     return Programs(structure, has_density, Program(begin), advance, Program(finish), blame)
+
+
+def _refuse_shared_weights(loss: ELBO, structure: Structure, batches: Batches) -> None:
+    """Refuse minibatches of a bound that has one importance weight for all of the rows."""
+    if isinstance(loss, RenyiELBO) and structure.latents and batches.size < batches.rows:
+        raise ModelError(
+            "loss",
+            expected="with minibatches, an objective that is a sum over the rows",
+            got=f"RenyiELBO, which is biased where rows share latents: {list(structure.latents)}",
+            remedy="Choose ppbdl.AlphaELBO(alpha), or batch_size=None.",
+        )
 
 
 def _step_key(state: State) -> Key:

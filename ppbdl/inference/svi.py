@@ -53,7 +53,8 @@ class SVI:
     draws
         Draws taken from the fitted guide.
     loss
-        Any ELBO of NumPyro's; the default uses closed-form divergences where there are any.
+        Any ELBO of NumPyro's; the default uses closed-form divergences where there are any;
+        `AlphaELBO` is black-box alpha.
     estimator
         How the default loss runs the model at the guide's draw: `numpyro.handlers.replay`, one
         draw for the whole batch (Blundell et al. 2015); or a handler of `ppbdl.handlers`, such as

@@ -237,7 +237,9 @@ def mixed(x, y=None):
 
 def joint_density(x, y=None):
     mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
-    numpyro.sample("y", dist.Normal(mean, 1.0).expand([x.shape[0]]).to_event(1), obs=y)
+    ones = jnp.ones(x.shape[0])
+    covariance = jnp.diag(ones) + 0.5 * jnp.outer(ones, ones)
+    numpyro.sample("y", dist.MultivariateNormal(mean * ones, covariance), obs=y)
 
 
 def own_subsample(x, y=None):
