@@ -26,6 +26,9 @@ from .latents import initial_value
 from .types import Array, Key, Model
 
 
+LARGE = 20_000  # entries, from which the time to copy a vector counts for more than to compile it
+
+
 @dataclass(frozen=True)
 class Structure:
     """The sites of a model on given data, by the part they play.
@@ -77,7 +80,10 @@ class Structure:
         """Split a flat vector of unconstrained coordinates into its sites."""
         # One split, whose transpose is one concatenation: slices would cost a padded vector each.
         stops = list(itertools.accumulate(math.prod(shape) for shape in self.latents.values()))[:-1]
-        parts = jnp.split(flat, stops)[: len(self.latents)]
+        # XLA's CPU kernels of a fused concatenation take up to forty times as long in some runs:
+        # for large vectors the barriers, and their transposes, keep it apart, a plain copy.
+        apart = jax.lax.optimization_barrier if self.size > LARGE else lambda tree: tree
+        parts = apart(jnp.split(apart(flat), stops)[: len(self.latents)])
         return {
             name: part.reshape(shape)
             for (name, shape), part in zip(self.latents.items(), parts, strict=True)

@@ -22,6 +22,7 @@ from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import elbo
 
+from ..structure import LARGE
 from ..types import Array, Estimator, Guide, Key, Model
 
 
@@ -89,7 +90,7 @@ def bound(p: dict[str, Any], q: dict[str, Any]) -> Array:
         if site["type"] != "sample":
             continue
         closed = in_order and name in q
-        if closed and _both_normal(q[name], site):
+        if closed and np.size(site["value"]) <= LARGE and _both_normal(q[name], site):
             _, alike = normals.setdefault(id(site["scale"]), (site["scale"], []))
             alike.append((_elementwise(q[name]["fn"]), _elementwise(site["fn"])))
         elif closed and (divergence := _divergence(q[name], site)) is not None:
@@ -102,8 +103,8 @@ def bound(p: dict[str, Any], q: dict[str, Any]) -> Array:
         if site["type"] == "sample" and not site["is_observed"] and name not in p:
             terms.append(-log_density(site))
     for scale, alike in normals.values():
-        # The sites of a mean-field guide are parts of one vector; joined again, all of their
-        # divergences are a few operations on it, whatever the number of sites.
+        # The sites of a mean-field guide are parts of one vector; joined again, the divergences
+        # of all small ones are a few operations on it, whatever their number.
         divergence = kl_divergence(*map(_joined, zip(*alike, strict=True)))
         terms.append(scale_and_mask(-divergence, scale))
     return total(terms)
