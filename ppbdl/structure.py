@@ -25,7 +25,6 @@ from .errors import DataError, ModelError
 from .latents import initial_value
 from .types import Array, Key, Model
 
-
 LARGE = 20_000  # entries, from which the time to copy a vector counts for more than to compile it
 
 
