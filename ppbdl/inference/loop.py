@@ -3,8 +3,8 @@
 A loop that is compiled whole costs no call for a step, and vectorised members share their
 operations: right for small networks, and for accelerators.  XLA's CPU compiler, however, brings
 convolutions into the layout of its fast kernels in a program's entry only, not in a loop's body,
-where a convolution's gradient takes five to twenty times as long; and it runs batched products
-of large matrices no faster than one after the other.  There each step is a call, and members take
+where a convolution's gradient takes five to twenty times as long: there each step is a call.  And
+it runs batched products of large matrices no faster than one after the other: there members take
 turns with one program.
 """
 
@@ -39,44 +39,46 @@ class Loop:
 
     def __init__(self, step: Callable[[Any, Any, Any], tuple[Any, Array]], members: int | None):
         self._members = members
-        self._whole = Program(_loop_of(step, members))
+        self._together = Program(_loop_of(step, members))
+        self._alone = Program(_loop_of(step, None)) if members else self._together
         self._step = Program(functools.partial(_counted, step))
         self._split = Program(
             lambda state: [jax.tree.map(lambda a, m=m: a[m], state) for m in range(members or 0)]
         )
         self._join = Program(lambda states: jax.tree.map(lambda *a: jnp.stack(a), *states))
         self._good = Program(_all_finite)
-        self._by_call: bool | None = None
+        self._convolves: bool | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds spent compiling."""
-        programs = (self._whole, self._step, self._split, self._join, self._good)
+        programs = {self._together, self._alone, self._step, self._split, self._join, self._good}
         return sum(program.seconds for program in programs)
 
     def __call__(self, state: Any, x: Any, y: Any, n: int) -> tuple[Any, Array, Array]:
         """Make n steps."""
-        if self._by_call is None:
-            self._by_call = jax.default_backend() == "cpu" and (
-                (self._members is not None and self._is_large(state))
-                or self._whole.uses("conv_general_dilated", state, x, y, np.int32(n))
-            )
-        if not self._by_call:
-            return self._whole(state, x, y, np.int32(n))
-        states = self._split(state) if self._members else [state]
-        losses = [jnp.zeros(BUFFER)] * len(states)
+        on_cpu = jax.default_backend() == "cpu"
+        if self._convolves is None:
+            uses = self._together.uses
+            self._convolves = on_cpu and uses("conv_general_dilated", state, x, y, np.int32(n))
+        run = self._by_call if self._convolves else self._alone
+        if not self._members:
+            return run(state, x, y, np.int32(n))
+        if not self._convolves and not (on_cpu and self._is_large(state)):
+            return self._together(state, x, y, np.int32(n))
+        ran = [run(member, x, y, np.int32(n)) for member in self._split(state)]
+        states, losses, good = zip(*ran, strict=True)
+        return self._join(states), jnp.stack(losses, axis=1), jnp.all(jnp.array(good))
+
+    def _by_call(self, state: Any, x: Any, y: Any, n: Any) -> tuple[Any, Array, Array]:
+        losses = jnp.zeros(BUFFER)
         for i in range(n):
-            for m, member in enumerate(states):
-                states[m], losses[m] = self._step(member, losses[m], np.int32(i), x, y)
-        if self._members:
-            state, steps = self._join(states), jnp.stack(losses, axis=1)
-        else:
-            [state], [steps] = states, losses
-        return state, steps, self._good((steps, state.params))
+            state, losses = self._step(state, losses, np.int32(i), x, y)
+        return state, losses, self._good((losses, state.params))
 
     def text(self, *args: Any) -> str:
         """The compiled loop before the compiler's optimisations."""
-        return self._whole.text(*args)
+        return self._together.text(*args)
 
     def _is_large(self, state: Any) -> bool:
         sizes = (math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(state.params))
