@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpyro.distributions as dist
 from jax.scipy.special import ndtr
-from numpyro.distributions import biject_to
+from numpyro.distributions import biject_to, constraints
 from numpyro.distributions import transforms as bijections
 from numpyro.handlers import block, seed, substitute
 from numpyro.infer.initialization import init_to_uniform
@@ -104,6 +104,13 @@ def transforms(
     with block():
         substitute(model, substitute_fn=place)(x, y)
     return found
+
+
+def is_real(support: Any) -> bool:
+    """Tell whether a support is the whole line, in every entry."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
 
 
 def _bijection(support: Any) -> Any:

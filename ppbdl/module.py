@@ -22,12 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
 from numpyro.handlers import scope
 from numpyro.primitives import Messenger, apply_stack, mutable
 
 from .errors import ModelError
-from .latents import init_to_normal, init_to_prior
+from .latents import init_to_normal, init_to_prior, is_real
 from .types import Array
 
 _WeightPrior = dist.Distribution | Callable[[str, tuple[int, ...]], dist.Distribution | None] | None
@@ -137,7 +136,7 @@ def random_haiku_module(
             )
             continue
         # Haiku's own start, where there is one: a wide prior's draws saturate a network.
-        hint = start if start is not None and _is_line(fn.support) else init_to_prior
+        hint = start if start is not None and is_real(fn.support) else init_to_prior
         weights[leaf] = numpyro.sample(f"{name}.{leaf}", fn, infer={"init": hint})
     return network.bind(name, weights, apply_rng)
 
@@ -341,12 +340,6 @@ def _start_of(init: Any, shape: tuple[int, ...]) -> init_to_normal | None:
         fan = {"fan_in": fans[0], "fan_out": fans[1]}.get(init.mode, sum(fans) / 2)
         return init_to_normal(0.0, math.sqrt(init.scale / max(1.0, fan)))
     return None
-
-
-def _is_line(support: Any) -> bool:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
 
 
 def _with_rng(transformed: Any, at: int) -> Any:

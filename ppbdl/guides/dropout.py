@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from ..errors import InputError, ModelError
-from ..latents import initial_latents, transforms
+from ..latents import initial_latents, is_real, transforms
 from ..structure import Structure
 from ..types import Array, Guide, Model
 
@@ -123,7 +122,7 @@ def weights_of(
     weights = [
         name
         for name, shape in structure.latents.items()
-        if len(shape) > 1 and inputs(shape) > 1 and _is_real(structure.supports[name])
+        if len(shape) > 1 and inputs(shape) > 1 and is_real(structure.supports[name])
     ]
     if not weights:
         raise ModelError(
@@ -133,9 +132,3 @@ def weights_of(
             remedy="Choose AutoNormal, or declare a network with random_haiku_module.",
         )
     return weights
-
-
-def _is_real(support: Any) -> bool:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
