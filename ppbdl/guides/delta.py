@@ -24,11 +24,13 @@ class AutoDelta:
         """Make the guide of `model`."""
 
         def guide(x: Any, y: Any = None) -> None:
-            # By site: the gradient of one flat vector would be joined from the weights' own.
-            values: Any = numpyro.param(
-                "auto_loc",
-                lambda key: structure.unflatten(initial_latents(key, model, structure, x, y)),
-            )
+            values: Any = {}
+            if structure.latents:
+                # By site: the gradient of a flat vector would be joined from the weights' own.
+                values = numpyro.param(
+                    "auto_loc",
+                    lambda key: structure.unflatten(initial_latents(key, model, structure, x, y)),
+                )
             for name, transform in transforms(model, structure, values, x, y).items():
                 value = transform(values[name])
                 numpyro.sample(name, dist.Delta(value, event_dim=value.ndim))
