@@ -18,12 +18,20 @@ class Program:
     ----------
     fn
         A function of arrays.
+
+    Attributes
+    ----------
+    seconds
+        Seconds spent compiling so far.
+    peak_bytes
+        Bytes of arguments, results and temporaries, of the largest program so far.
     """
 
     def __init__(self, fn: Callable[..., Any]):
         self._jitted = jax.jit(fn)
         self._compiled: dict[Any, Any] = {}
         self.seconds = 0.0
+        self.peak_bytes = 0
 
     def __call__(self, *args: Any) -> Any:
         args = jax.tree.map(_concrete, args)
@@ -33,6 +41,9 @@ class Program:
             start = time.perf_counter()
             self._compiled[shapes] = self._jitted.lower(*args).compile()
             self.seconds += time.perf_counter() - start
+            used: Any = self._compiled[shapes].memory_analysis()
+            held = used.argument_size_in_bytes + used.output_size_in_bytes
+            self.peak_bytes = max(self.peak_bytes, held + used.temp_size_in_bytes)
         return self._compiled[shapes](*args)
 
     def uses(self, primitive: str, *args: Any) -> bool:

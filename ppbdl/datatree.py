@@ -219,6 +219,7 @@ def _attributes(model: Model, posterior: Posterior, data: Data) -> dict[str, Any
         "failure": source.failure,
         "seconds_compiling": source.seconds_compiling,
         "seconds_running": source.seconds_running,
+        "peak_bytes": source.peak_bytes,
         "gradients": source.gradients,
         "n_parameters": structure.size or learned,
         "n_train": data.rows,

@@ -31,6 +31,8 @@ class Provenance:
         The key's data.
     seconds_compiling, seconds_running
         Wall seconds of tracing and compiling, and of running.
+    peak_bytes
+        Bytes of the largest compiled program: its arguments, results and temporaries.
     gradients
         Gradient evaluations of the log joint, one a minibatch.
     failure
@@ -43,6 +45,7 @@ class Provenance:
     seed: tuple[int, ...]
     seconds_compiling: float = 0.0
     seconds_running: float = 0.0
+    peak_bytes: int = 0
     gradients: int = 0
     failure: str = ""
     device: str = field(default_factory=lambda: jax.devices()[0].device_kind)

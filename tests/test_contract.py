@@ -225,6 +225,7 @@ def test_the_cost_is_on_record(posterior, method):
     assert source.method == method.quick.name
     assert source.seconds_running > 0
     assert source.seconds_compiling >= 0
+    assert source.peak_bytes > DATA.x.nbytes
     assert source.gradients > 0
     assert source.failure == ""
     assert source.device

@@ -133,6 +133,7 @@ def test_attributes_tell_what_was_done(tree, fitted):
         "gradients": 800,
         "seconds_compiling": source.seconds_compiling,
         "seconds_running": source.seconds_running,
+        "peak_bytes": source.peak_bytes,
         "device": source.device,
     }
     assert {name: said[name] for name in expected} == expected

@@ -52,8 +52,16 @@ class Loop:
     @property
     def seconds(self) -> float:
         """Seconds spent compiling."""
-        programs = {self._together, self._alone, self._step, self._split, self._join, self._good}
-        return sum(program.seconds for program in programs)
+        return sum(program.seconds for program in self._programs)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that the largest of the programs holds."""
+        return max(program.peak_bytes for program in self._programs)
+
+    @property
+    def _programs(self) -> set[Program]:
+        return {self._together, self._alone, self._step, self._split, self._join, self._good}
 
     def __call__(self, state: Any, x: Any, y: Any, n: int) -> tuple[Any, Array, Array]:
         """Make n steps."""

@@ -127,6 +127,7 @@ class NUTS:
                 seed=seed_of(key),
                 seconds_compiling=compiling,
                 seconds_running=time.perf_counter() - start - compiling,
+                peak_bytes=programs.peak_bytes,
                 gradients=sum(chain.gradients for chain in chains),
                 failure=failure,
             ),

@@ -65,6 +65,11 @@ class Programs(NamedTuple):
         """Seconds spent compiling so far, over all fits."""
         return self.init.seconds + self.advance.seconds + self.draw.seconds
 
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that the largest of the programs holds."""
+        return max(p.peak_bytes for p in (self.init, self.advance, self.draw))
+
 
 @functools.lru_cache(maxsize=64)
 def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> Programs:

@@ -51,6 +51,11 @@ class Programs(NamedTuple):
         """Seconds spent compiling so far, over all fits."""
         return self.init.seconds + self.advance.seconds + self.constrain.seconds
 
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that the largest of the programs holds."""
+        return max(p.peak_bytes for p in (self.init, self.advance, self.constrain))
+
 
 @dataclass
 class Chain:

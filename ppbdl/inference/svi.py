@@ -201,6 +201,7 @@ def optimise(
                 seed=seed_of(key),
                 seconds_compiling=compiling,
                 seconds_running=time.perf_counter() - start - compiling,
+                peak_bytes=programs.peak_bytes,
                 gradients=done * (members or 1),
                 failure=failure,
             ),
