@@ -42,17 +42,14 @@ class Loop:
         self._together = Program(_loop_of(step, members))
         self._alone = Program(_loop_of(step, None)) if members else self._together
         self._step = Program(functools.partial(_counted, step))
-        self._split = Program(
-            lambda state: [jax.tree.map(lambda a, m=m: a[m], state) for m in range(members or 0)]
-        )
-        self._join = Program(lambda states: jax.tree.map(lambda *a: jnp.stack(a), *states))
         self._good = Program(_all_finite)
+        self._turns = Turns(self._by_itself, members or 0)
         self._convolves: bool | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds spent compiling."""
-        return sum(program.seconds for program in self._programs)
+        return sum(program.seconds for program in self._programs) + self._turns.seconds
 
     @property
     def peak_bytes(self) -> int:
@@ -61,7 +58,7 @@ class Loop:
 
     @property
     def _programs(self) -> set[Program]:
-        return {self._together, self._alone, self._step, self._split, self._join, self._good}
+        return {self._together, self._alone, self._step, self._good}
 
     def __call__(self, state: Any, x: Any, y: Any, n: int) -> tuple[Any, Array, Array]:
         """Make n steps."""
@@ -69,16 +66,16 @@ class Loop:
         if self._convolves is None:
             uses = self._together.uses
             self._convolves = on_cpu and uses("conv_general_dilated", state, x, y, np.int32(n))
-        run = self._by_call if self._convolves else self._alone
         if not self._members:
-            return run(state, x, y, np.int32(n))
+            return self._by_itself(state, x, y, np.int32(n))
         if not self._convolves and not (on_cpu and self._is_large(state)):
             return self._together(state, x, y, np.int32(n))
-        ran = [run(member, x, y, np.int32(n)) for member in self._split(state)]
-        states, losses, good = zip(*ran, strict=True)
-        return self._join(states), jnp.stack(losses, axis=1), jnp.all(jnp.array(good))
+        state, losses, good = self._turns(state, x, y, np.int32(n))
+        return state, losses.T, good.all()
 
-    def _by_call(self, state: Any, x: Any, y: Any, n: Any) -> tuple[Any, Array, Array]:
+    def _by_itself(self, state: Any, x: Any, y: Any, n: Any) -> tuple[Any, Array, Array]:
+        if not self._convolves:
+            return self._alone(state, x, y, n)
         losses = jnp.zeros(BUFFER)
         for i in range(n):
             state, losses = self._step(state, losses, np.int32(i), x, y)
@@ -91,6 +88,43 @@ class Loop:
     def _is_large(self, state: Any) -> bool:
         sizes = (math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(state.params))
         return sum(sizes) > LARGE
+
+
+class Turns:
+    """A member's function, run for one after the other: compiled once, whatever their number.
+
+    Parameters
+    ----------
+    run
+        Of a member's first argument, and of others that all members share.
+    members
+        Number of members; the results have it in front.
+    split
+        From the first argument and a member's number to that member's; by default its entry.
+    """
+
+    def __init__(
+        self, run: Callable[..., Any], members: int, split: Callable[..., Any] | None = None
+    ):
+        self._run, self._members = run, members
+        self._split = Program(split or (lambda tree, m: jax.tree.map(lambda a: a[m], tree)))
+        self._join = Program(lambda *each: jax.tree.map(lambda *a: jnp.stack(a), *each))
+        self._programs = {self._split, self._join} | ({run} if isinstance(run, Program) else set())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent compiling."""
+        return sum(program.seconds for program in self._programs)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that the largest of the programs holds."""
+        return max(program.peak_bytes for program in self._programs)
+
+    def __call__(self, first: Any, *shared: Any) -> Any:
+        """Run each member."""
+        firsts = (self._split(first, np.int32(m)) for m in range(self._members))
+        return self._join(*(self._run(member, *shared) for member in firsts))
 
 
 def _loop_of(step: Any, members: int | None) -> Callable[..., Any]:

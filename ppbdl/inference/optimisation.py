@@ -28,7 +28,7 @@ from ..structure import Shapes, Structure, inspect_model
 from ..types import Array, Key, Model
 from .batches import Batches, scale_latents, scale_rows
 from .elbo import AnalyticELBO, joint_density, log_density
-from .loop import Loop
+from .loop import Loop, Turns
 
 if TYPE_CHECKING:
     from .svi import SVI
@@ -55,9 +55,9 @@ class Programs(NamedTuple):
 
     structure: Structure
     has_density: bool
-    init: Program
+    init: Program | Turns
     advance: Loop
-    draw: Program
+    draw: Program | Turns
     blame: Callable[[State, Any, Any], str | None]
 
     @property
@@ -195,18 +195,12 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         bad = [not good for good in finite(state, x, y)]
         return names[bad.index(True)] if any(bad) else None
 
-    def begin(key: Key, x: Any, y: Any) -> State:
-        if not members:
-            return init(key, x, y)
-        return jax.vmap(init, (0, None, None))(jax.random.split(key, members), x, y)
-
-    def finish(state: State, x: Any, y: Any) -> tuple[Any, Any, Any]:
-        if not members:
-            return jax.tree.map(lambda a: a[None], draw(state, x, y))
-        return jax.vmap(draw, (0, None, None))(state, x, y)
-
-    advance = Loop(step, members)
-    return Programs(structure, has_density, Program(begin), advance, Program(finish), blame)
+    if not members:
+        alone = Program(lambda *args: jax.tree.map(lambda a: a[None], draw(*args)))
+        return Programs(structure, has_density, Program(init), Loop(step, None), alone, blame)
+    begin = Turns(Program(init), members, split=lambda key, m: jax.random.split(key, members)[m])
+    finish = Turns(Program(draw), members)
+    return Programs(structure, has_density, begin, Loop(step, members), finish, blame)
 
 
 def _refuse_shared_weights(loss: ELBO, structure: Structure, batches: Batches) -> None:
