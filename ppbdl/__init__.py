@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calibration import sbc as sbc
     from .comparison import fit_all as fit_all
     from .data import Data as Data
     from .datatree import to_datatree as to_datatree
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .storage import save as save
 
 _FILES = {
+    "calibration": ("sbc",),
     "comparison": ("fit_all",),
     "data": ("Data",),
     "datatree": ("to_datatree",),

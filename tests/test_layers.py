@@ -24,7 +24,7 @@ FLOORS = [
     },
     {"handlers", "potential", "streaming", "prediction", "scoring", "datatree", "storage"}
     | {"models"},
-    {"inference", "fitting", "comparison"},
+    {"inference", "fitting", "comparison", "calibration"},
     {"cli", "__init__"},
     {"__main__"},
 ]
