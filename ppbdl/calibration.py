@@ -164,7 +164,7 @@ def _quantities(key: Key, model: Model, both: Posterior, data: Data) -> dict[str
     found = {name: np.asarray(values)[0] for name, values in both.draws.items()}
     scores = log_likelihood(key, model, both, data)
     found["log_likelihood"] = sum(score[0].sum(-1) for score in scores.values())
-    each = predict(key, model, both, data.take(np.arange(1)), draws=True).draws
+    each = predict(key, model, both, data, draws=True).draws
     if not {"mean", "probs"} & each.keys():
         return found
     summary = each["probs"][..., -1] if "probs" in each else each["mean"]
