@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from jax.core import Tracer
+
 from .data import Data
 from .errors import InputError, ModelError
 from .posterior import Posterior
@@ -69,6 +71,13 @@ def fit(
             expected="a hashable callable (x, y=None)",
             got=repr(model),
             remedy="Use a function, or a frozen dataclass with eq=False.",
+        )
+    if isinstance(key, Tracer):
+        raise InputError(
+            "key",
+            expected="a concrete key: a fit compiles what it runs, and cannot itself be compiled",
+            got=f"a traced one, {key}",
+            remedy="Call fit outside of jax.jit and jax.vmap; Ensemble fits several at once.",
         )
     data.require_trainable()
     structure = inspect_model(model, shapes_of(data))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,15 @@ def save(posterior: Posterior, path: str | Path) -> Path:
         raise InputError(
             "path", expected="a new folder", got=f"{path}, which exists", remedy="Name another."
         )
+    arrays: dict[str, np.ndarray] = {}
     trees = {name: getattr(posterior, name) for name in _TREES}
     trees["scaling"] = {} if posterior.scaling is None else asdict(posterior.scaling)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(trees)
-    arrays = {json.dumps(_keys(keys)): np.asarray(leaf, order="C") for keys, leaf in leaves}
+    layout = _layout(trees, arrays)
     # bfloat16 and the like, which safetensors writes but does not read back into NumPy.
     small = {name: a.dtype.name for name, a in arrays.items() if a.dtype.kind == "V"}
     arrays |= {name: arrays[name].view(f"u{arrays[name].itemsize}") for name in small}
     record = {
+        "trees": layout,
         "dtypes": small,
         "shape": posterior.shape,
         "observed": posterior.observed,
@@ -99,19 +101,14 @@ def load(path: str | Path) -> Posterior:
                 remedy="The file is damaged: restore it from a copy, or fit again.",
             )
     record = json.loads(files[_RECORD])
-    trees: dict[str, Any] = {name: {} for name in _TREES}
-    for name, array in from_bytes(files[_ARRAYS]).items():
-        if name in record["dtypes"]:
-            array = array.view(jnp.dtype(record["dtypes"][name]))
-        *parents, leaf = json.loads(name)
-        tree = trees
-        for key in parents:
-            tree = tree.setdefault(key, {})
-        tree[leaf] = array
+    arrays = from_bytes(files[_ARRAYS])
+    for name, dtype in record["dtypes"].items():
+        arrays[name] = arrays[name].view(jnp.dtype(dtype))
+    trees = _built(record["trees"], arrays)
     source = record["provenance"]
     return Posterior(
         **{name: jax.tree.map(jnp.asarray, trees[name]) for name in _TREES[:4]},
-        losses=trees["losses"] if isinstance(trees["losses"], np.ndarray) else None,
+        losses=trees["losses"],
         scaling=Scaling(**trees["scaling"]) if record["standardised"] else None,
         shape=tuple(record["shape"]),
         observed=tuple(record["observed"]),
@@ -120,16 +117,35 @@ def load(path: str | Path) -> Posterior:
     )
 
 
-def _keys(path: tuple) -> list[str]:
-    for key in path:
-        if not isinstance(key, jax.tree_util.DictKey) or not isinstance(key.key, str):
-            raise InputError(
-                "posterior",
-                expected="parameters and state held in dicts with names",
-                got=f"{type(key).__name__} in {jax.tree_util.keystr(path)}",
-                remedy="Declare them with numpyro.param or haiku_module, one array or dict each.",
-            )
-    return [key.key for key in path]
+def _layout(tree: Any, arrays: dict[str, np.ndarray], where: str = "") -> Any:
+    """Tell a tree's containers in JSON, and put its arrays by the names used there."""
+    if isinstance(tree, Mapping) and all(isinstance(name, str) for name in tree):
+        return {"dict": {k: _layout(v, arrays, f"{where}[{k!r}]") for k, v in tree.items()}}
+    if type(tree) in (list, tuple):
+        parts = [_layout(part, arrays, f"{where}[{i}]") for i, part in enumerate(tree)]
+        return {type(tree).__name__: parts}
+    if tree is None:
+        return None
+    if not isinstance(tree, (jax.Array, np.ndarray, float)):
+        raise InputError(
+            "posterior",
+            expected="arrays in dicts with names, lists and tuples",
+            got=f"{type(tree).__name__} in {where}",
+            remedy="Declare parameters with numpyro.param or haiku_module.",
+        )
+    name = str(len(arrays))
+    arrays[name] = np.asarray(tree, order="C")
+    return name
+
+
+def _built(layout: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Undo `_layout`."""
+    if not isinstance(layout, dict):
+        return None if layout is None else arrays[layout]
+    ((kind, parts),) = layout.items()
+    if kind == "dict":
+        return {name: _built(part, arrays) for name, part in parts.items()}
+    return (list if kind == "list" else tuple)(_built(part, arrays) for part in parts)
 
 
 def _read(file: Path) -> bytes:

@@ -1,6 +1,7 @@
 """The contract of every inference method that `ppbdl.inference` exports.
 
-A new method is held to it as soon as it is exported; it needs one line in `METHODS`.  The known
+A new method is held to it as soon as it is exported; it needs one line in `METHODS`.  So are
+NumPyro's guides, as settings of SVI.  The known
 posterior is a conjugate regression's with orthogonal columns, which factorises, so that methods
 that claim a spread, mean-field ones too, must give its exact standard deviations.
 """
@@ -16,6 +17,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
+from numpyro.infer import autoguide
 from scipy.special import logsumexp
 
 import ppbdl
@@ -39,14 +41,24 @@ def adam(steps):
 MAP = ppbdl.MAP(adam(400), steps=400)
 SVI = ppbdl.SVI(ppbdl.AutoNormal, adam(1500), steps=1500, draws=400)
 ENSEMBLE = ppbdl.Ensemble(MAP, members=3)
+NUTS = ppbdl.NUTS(draws=300, warmup=200, chains=2)
+GUIDES = (
+    autoguide.AutoDiagonalNormal,
+    autoguide.AutoLowRankMultivariateNormal,
+    autoguide.AutoMultivariateNormal,
+    autoguide.AutoLaplaceApproximation,
+    autoguide.AutoIAFNormal,
+    autoguide.AutoBNAFNormal,
+)
 METHODS = {
     "MAP": Method(MAP, replace(MAP, steps=3), spread=False),
     "SVI": Method(SVI, replace(SVI, steps=3), spread=True),
     "Ensemble": Method(ENSEMBLE, replace(ENSEMBLE, method=replace(MAP, steps=3)), spread=False),
+    "NUTS": Method(NUTS, replace(NUTS, draws=10), spread=True),
 }
-if hasattr(ppbdl.inference, "NUTS"):
-    NUTS = ppbdl.inference.NUTS(draws=300, warmup=200, chains=2)
-    METHODS["NUTS"] = Method(NUTS, replace(NUTS, draws=10), spread=True)
+for guide in GUIDES:
+    method = replace(SVI, guide=guide)
+    METHODS[f"SVI {guide.__name__}"] = Method(method, replace(method, steps=3), spread=True)
 
 EXPORTED = {
     name
@@ -56,11 +68,8 @@ EXPORTED = {
 
 
 def test_every_exported_method_is_held_to_the_contract():
-    missing = EXPORTED - METHODS.keys()
-    assert not missing, f"add a line to METHODS in {__file__} for {sorted(missing)}"
-    assert METHODS.keys() <= EXPORTED
-    for name, method in METHODS.items():
-        assert type(method.quick).__name__ == name
+    held = {type(method.quick).__name__ for method in METHODS.values()}
+    assert held == EXPORTED, f"add a line to METHODS in {__file__}"
 
 
 GRID = np.linspace(-1, 1, 24)
@@ -143,10 +152,10 @@ def test_a_key_decides_the_draws(method):
 
 
 def hopeless(x, y=None):
-    """The density is NaN wherever the slope is."""
-    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    """The density is NaN wherever the slopes are."""
+    slopes = numpyro.sample("slopes", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
     with numpyro.plate("data", x.shape[0]):
-        numpyro.sample("y", dist.Normal(slope * x[:, 0], jnp.sqrt(-1.0 - slope**2)), obs=y)
+        numpyro.sample("y", dist.Normal(x @ slopes, jnp.sqrt(-1.0 - slopes[0] ** 2)), obs=y)
 
 
 def test_a_nan_stops_the_fit(method):
@@ -240,6 +249,18 @@ def test_progress_is_shown_when_asked_for(method, capsys):
     assert capsys.readouterr().err == ""
     ppbdl.fit(0, MODEL, DATA, method.brief, progress=True)
     assert method.brief.name in capsys.readouterr().err
+
+
+def test_double_precision_stays(method, x64):
+    data = ppbdl.Data(RAW.x, RAW.y).standardized()
+    posterior = ppbdl.fit(0, MODEL, data, method.brief, progress=False)
+    floats = jax.tree.leaves((dict(posterior.draws), dict(posterior.params)))
+    assert {leaf.dtype.name for leaf in floats if leaf.dtype.kind == "f"} == {"float64"}
+
+
+def test_no_tracer_leaks(method):
+    with jax.checking_leaks():
+        ppbdl.fit(5, MODEL, DATA, method.brief, progress=False)
 
 
 def test_settings_are_values(method):

@@ -143,3 +143,14 @@ def test_the_error_has_its_parts():
     error = caught.value
     assert (error.argument, error.got) == ("steps", "0")
     assert str(error) == f"steps: expected {error.expected}, got 0. {error.remedy}"
+
+
+def test_a_fit_within_jit_is_refused():
+    data = ppbdl.Data(np.ones((3, 1)), np.arange(3.0))
+    model = ppbdl.models.LinearRegression()
+    with pytest.raises(
+        ppbdl.InputError, match=r"key: expected a concrete key.*outside of jax\.jit"
+    ):
+        jax.jit(lambda key: ppbdl.fit(key, model, data, ppbdl.MAP(steps=1)).draws)(
+            jax.random.key(0)
+        )

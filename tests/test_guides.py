@@ -1,5 +1,6 @@
 """Guides: dropout's penalty in closed form, densities on constrained supports, and binding."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,7 +13,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer.autoguide import AutoDiagonalNormal
+from numpyro.infer.autoguide import AutoDiagonalNormal, AutoLaplaceApproximation
 
 import ppbdl
 import ppbdl.models
@@ -235,3 +236,25 @@ def test_an_autoguide_is_bound_anew_each_time():
 def test_what_is_no_guide_is_refused(guide):
     with pytest.raises(ppbdl.InputError, match="guide: expected a guide"):
         ppbdl.fit(0, BNN, DATA, ppbdl.SVI(guide, steps=5), progress=False)
+
+
+def unseen(x, y=None):
+    """Two latents, and neither the data nor a prior know anything of the second."""
+    a, b = (
+        numpyro.sample(name, dist.ImproperUniform(dist.constraints.real, (), ())) for name in "ab"
+    )
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("y", dist.Normal(a + 0 * b, 1.0), obs=y)
+
+
+LAPLACE = ppbdl.SVI(AutoLaplaceApproximation, steps=20, draws=10)
+
+
+def test_a_singular_hessian_is_no_point_mass():
+    with pytest.raises(ppbdl.FitError, match=r"not finite in 'log_q'.*singular"):
+        ppbdl.fit(0, unseen, DATA, LAPLACE, progress=False)
+
+
+def test_a_hessian_of_a_minibatch_is_refused():
+    with pytest.raises(ppbdl.ModelError, match=r"batch_size: expected None.*ppbdl\.Laplace"):
+        ppbdl.fit(0, BNN, DATA, dataclasses.replace(LAPLACE, batch_size=4), progress=False)

@@ -1,5 +1,6 @@
 """Saving and loading: the same posterior or an error, never another posterior."""
 
+import collections
 import dataclasses
 import json
 
@@ -161,8 +162,17 @@ def test_a_small_float_is_kept_exactly(small, tmp_path):
     np.testing.assert_array_equal(loaded.draws["w"], posterior.draws["w"])
 
 
-def test_what_is_held_in_no_dict_is_refused(small, tmp_path):
-    posterior = dataclasses.replace(ppbdl.load(small), params={"a": [jnp.zeros(1), jnp.ones(1)]})
-    with pytest.raises(ppbdl.InputError, match="posterior: expected parameters"):
-        ppbdl.save(posterior, tmp_path / "list")
-    assert not (tmp_path / "list").exists()
+def test_lists_and_tuples_stay_what_they_are(small, tmp_path):
+    params = {"a": [jnp.zeros(1), ((jnp.ones((1, 2)), jnp.arange(1)), ())], "b": {}}
+    posterior = dataclasses.replace(ppbdl.load(small), params=params)
+    loaded = ppbdl.load(ppbdl.save(posterior, tmp_path / "nested")).params
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+def test_another_container_is_refused(small, tmp_path):
+    held = collections.namedtuple("Held", ["w"])
+    posterior = dataclasses.replace(ppbdl.load(small), params={"a": held(jnp.zeros(1))})
+    with pytest.raises(ppbdl.InputError, match=r"got Held in \['params'\]\['a'\]"):
+        ppbdl.save(posterior, tmp_path / "held")
+    assert not (tmp_path / "held").exists()

@@ -17,11 +17,13 @@ import numpyro.distributions as dist
 import optax
 from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.infer.elbo import ELBO, RenyiELBO
 
 from ..compiling import Program, strong
 from ..errors import ModelError
 from ..guides import bind
+from ..guides.laplace import once_fitted
 from ..latents import initial_value
 from ..module import training
 from ..structure import Shapes, Structure, inspect_model
@@ -49,8 +51,8 @@ class Programs(NamedTuple):
     """The parts of a fit.
 
     ``init(key, x, y) -> state``; ``advance(state, x, y, n) -> (state, losses, good)``, where `good`
-    tells whether all is finite; ``draw(state, x, y) -> (draws, stats, params)``; and
-    ``blame(state, x, y) -> site``, which names what is not finite in a single member's next step.
+    tells whether all is finite; ``draw(state, x, y) -> (draws, stats, params, good)``; and
+    ``blame(state, x, y) -> site``, which names what is not finite in a member's next step.
     """
 
     structure: Structure
@@ -83,7 +85,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
     if isinstance(loss, AnalyticELBO):
         loss = AnalyticELBO(loss.num_particles, svi.estimator)
 
-    has_density = _has_density(guide(), structure, shapes)
+    _refuse_part_of_a_hessian(guide(), batches)
+    has_density = _has_density(once_fitted(guide()), structure, shapes)
 
     def init(key: Key, x: Any, y: Any) -> State:
         guide_key, model_key, *keys = jax.random.split(key, 5)
@@ -133,9 +136,12 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         params: Any = optax.apply_updates(state.params, updates)
         return State(params, mutables, optimizer, order, state.keys, state.step + 1), loss
 
-    def draw(state: State, x: Any, y: Any) -> tuple[Any, Any, Any]:
-        """Draw latents from the guide, with log q and log p of the latents at the draws."""
-        p, q = _with_params(model, state.params), _with_params(guide(), state.params)
+    def draw(state: State, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+        """Draw latents from the guide, with log q and log p of the latents at the draws.
+
+        And tell of each whether it is finite.
+        """
+        p, q = (_with_params(each, state.params) for each in (model, once_fitted(guide())))
         p, q = (substitute(program, data=state.mutables) for program in (p, q))
         x, y = batches.head(x, y)
 
@@ -162,7 +168,9 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             for s in trace(program).get_trace(x, y).values()
             if s["type"] == "param"
         }
-        return draws, stats if has_density else {}, params
+        stats = stats if has_density else {}
+        good = {name: jnp.all(jnp.isfinite(a)) for name, a in (draws | stats).items()}
+        return draws, stats, params, good
 
     def blame(state: State, x: Any, y: Any) -> str | None:
         names: list[str] = []
@@ -211,6 +219,16 @@ def _refuse_shared_weights(loss: ELBO, structure: Structure, batches: Batches) -
             expected="with minibatches, an objective that is a sum over the rows",
             got=f"RenyiELBO, which is biased where rows share latents: {list(structure.latents)}",
             remedy="Choose ppbdl.AlphaELBO(alpha), or batch_size=None.",
+        )
+
+
+def _refuse_part_of_a_hessian(guide: Any, batches: Batches) -> None:
+    if isinstance(guide, AutoLaplaceApproximation) and batches.size < batches.rows:
+        raise ModelError(
+            "batch_size",
+            expected="None, since AutoLaplaceApproximation takes the Hessian over the rows it sees",
+            got=str(batches.size),
+            remedy="Choose ppbdl.Laplace, which sums the curvature of all the batches.",
         )
 
 

@@ -179,7 +179,15 @@ def optimise(
         failure = f"Not finite at step {done}; these are the draws of the state before."
 
     def posterior() -> Posterior:
-        draws, stats, params = jax.block_until_ready(programs.draw(state, x, y))
+        draws, stats, params, good = jax.block_until_ready(programs.draw(state, x, y))
+        if bad := [name for name, is_good in good.items() if not np.all(is_good)]:
+            raise FitError(
+                f"{method.name}: draws of the fitted guide are not finite in {bad[0]!r}. Its "
+                "covariance is singular there, or overflows: look at that site's prior, or choose "
+                "AutoNormal.",
+                step=done,
+                site=bad[0],
+            )
         # The members' draws are of a mixture, whose density is none of the members'.
         has_density = programs.has_density and not members
         compiling = programs.seconds_compiling - compiled
