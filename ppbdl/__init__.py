@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .guides import ConcreteDropout as ConcreteDropout
     from .guides import GaussianDropout as GaussianDropout
     from .guides import MCDropout as MCDropout
+    from .handlers import anchored as anchored
     from .handlers import flipout as flipout
     from .handlers import local_reparameterization as local_reparameterization
     from .handlers import masks_per_example as masks_per_example
@@ -52,7 +53,13 @@ _FILES = {
     "errors": ("DataError", "FitError", "InputError", "ModelError"),
     "fitting": ("fit",),
     "guides": ("AutoDelta", "AutoNormal", "ConcreteDropout", "GaussianDropout", "MCDropout"),
-    "handlers": ("flipout", "local_reparameterization", "masks_per_example", "start_at"),
+    "handlers": (
+        "anchored",
+        "flipout",
+        "local_reparameterization",
+        "masks_per_example",
+        "start_at",
+    ),
     "inference": ("MAP", "NUTS", "SVI", "AlphaELBO", "AnalyticELBO", "Ensemble"),
     "module": ("haiku_module", "random_haiku_module"),
     "posterior": ("Posterior",),

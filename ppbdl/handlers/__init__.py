@@ -5,6 +5,7 @@ The gradient estimators, ``handler(model, guide_trace)``, take the place of
 one draw of the weights for the whole batch, these give each example a draw of its own.
 """
 
+from .anchoring import anchored as anchored
 from .masks import masks_per_example as masks_per_example
 from .outputs import local_reparameterization as local_reparameterization
 from .signs import flipout as flipout
