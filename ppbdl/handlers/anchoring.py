@@ -87,6 +87,8 @@ class _Anchoring(Messenger):
         key: Any = numpyro.prng_key()
         noise = normal(key, msg["fn"].shape(), jnp.result_type(float))
         # Dicts, since NumPyro's mutable sites are changed in place.
-        anchor: Any = mutable(f"{msg['name']}$anchor", {"at": prior.loc + prior.scale * noise})
-        msg["fn"] = dist.Normal(anchor["at"], prior.scale).to_event(msg["fn"].event_dim)
+        loc, scale = jnp.asarray(prior.loc), jnp.asarray(prior.scale)
+        drawn: Any = {"at": loc + scale * noise}
+        anchor: Any = mutable(f"{msg['name']}$anchor", drawn)
+        msg["fn"] = dist.Normal(anchor["at"], scale).to_event(msg["fn"].event_dim)
         self._anchors += 1
