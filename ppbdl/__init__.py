@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import InputError as InputError
     from .errors import ModelError as ModelError
     from .fitting import fit as fit
+    from .guides import MNF as MNF
     from .guides import AutoDelta as AutoDelta
     from .guides import AutoNormal as AutoNormal
     from .guides import ConcreteDropout as ConcreteDropout
@@ -52,7 +53,7 @@ _FILES = {
     "datatree": ("to_datatree",),
     "errors": ("DataError", "FitError", "InputError", "ModelError"),
     "fitting": ("fit",),
-    "guides": ("AutoDelta", "AutoNormal", "ConcreteDropout", "GaussianDropout", "MCDropout"),
+    "guides": ("MNF", "AutoDelta", "AutoNormal", "ConcreteDropout", "GaussianDropout", "MCDropout"),
     "handlers": (
         "anchored",
         "flipout",

@@ -5,4 +5,5 @@ from .concrete import ConcreteDropout as ConcreteDropout
 from .delta import AutoDelta as AutoDelta
 from .dropout import MCDropout as MCDropout
 from .gaussian_dropout import GaussianDropout as GaussianDropout
+from .mnf import MNF as MNF
 from .normal import AutoNormal as AutoNormal

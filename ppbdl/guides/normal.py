@@ -52,18 +52,9 @@ class AutoNormal:
         """Make the guide of `model`."""
 
         def guide(x: Any, y: Any = None) -> None:
-            loc: Any = numpyro.param(
-                "auto_loc", lambda key: initial_latents(key, model, structure, x, y)
-            )
-            scale: Any = numpyro.param(
-                "auto_scale",
-                lambda _: self._start(structure),
-                constraint=constraints.softplus_positive,
-            )
+            loc, scale = self.moments(model, structure, x, y)
             key: Any = numpyro.prng_key()
             noise = normal(key, loc.shape, loc.dtype)
-            # Made once, not again in every kernel of the forward and backward pass.
-            scale = jax.lax.optimization_barrier(scale)
             flat = jax.lax.optimization_barrier(loc + scale * noise)
             values: dict[str, Any] = structure.unflatten(flat)
             locs, scales = structure.unflatten(loc), structure.unflatten(scale)
@@ -76,6 +67,19 @@ class AutoNormal:
                     numpyro.sample(name, q)
 
         return guide
+
+    def moments(self, model: Model, structure: Structure, x: Any, y: Any) -> tuple[Array, Array]:
+        """Declare loc and scale of all unconstrained coordinates, each (structure.size,)."""
+        loc: Any = numpyro.param(
+            "auto_loc", lambda key: initial_latents(key, model, structure, x, y)
+        )
+        scale: Any = numpyro.param(
+            "auto_scale",
+            lambda _: self._start(structure),
+            constraint=constraints.softplus_positive,
+        )
+        # Made once, not again in every kernel of the forward and backward pass.
+        return loc, jax.lax.optimization_barrier(scale)
 
     def _start(self, structure: Structure) -> Array:
         def scale(shape: tuple[int, ...]) -> float:
