@@ -31,11 +31,17 @@ if TYPE_CHECKING:
     from .handlers import local_reparameterization as local_reparameterization
     from .handlers import masks_per_example as masks_per_example
     from .handlers import start_at as start_at
+    from .inference import HMC as HMC
     from .inference import MAP as MAP
+    from .inference import MCLMC as MCLMC
     from .inference import NUTS as NUTS
+    from .inference import SGHMC as SGHMC
+    from .inference import SGLD as SGLD
     from .inference import SVI as SVI
+    from .inference import SWAG as SWAG
     from .inference import AlphaELBO as AlphaELBO
     from .inference import AnalyticELBO as AnalyticELBO
+    from .inference import ChEES as ChEES
     from .inference import Ensemble as Ensemble
     from .module import haiku_module as haiku_module
     from .module import random_haiku_module as random_haiku_module
@@ -61,7 +67,20 @@ _FILES = {
         "masks_per_example",
         "start_at",
     ),
-    "inference": ("MAP", "NUTS", "SVI", "AlphaELBO", "AnalyticELBO", "Ensemble"),
+    "inference": (
+        "HMC",
+        "MAP",
+        "MCLMC",
+        "NUTS",
+        "SGHMC",
+        "SGLD",
+        "SVI",
+        "SWAG",
+        "AlphaELBO",
+        "AnalyticELBO",
+        "ChEES",
+        "Ensemble",
+    ),
     "module": ("haiku_module", "random_haiku_module"),
     "posterior": ("Posterior",),
     "prediction": ("Prediction", "predict"),

@@ -36,7 +36,7 @@ class Program:
     def __call__(self, *args: Any) -> Any:
         args = jax.tree.map(_concrete, args)
         leaves, treedef = jax.tree.flatten(args)
-        shapes = (treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        shapes = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if shapes not in self._compiled:
             start = time.perf_counter()
             self._compiled[shapes] = self._jitted.lower(*args).compile()

@@ -41,7 +41,13 @@ def adam(steps):
 MAP = ppbdl.MAP(adam(400), steps=400)
 SVI = ppbdl.SVI(ppbdl.AutoNormal, adam(1500), steps=1500, draws=400)
 ENSEMBLE = ppbdl.Ensemble(MAP, members=3)
+SGLD = ppbdl.SGLD(2e-3, draws=300, thinning=40, warmup=500, chains=2)
+SGHMC = ppbdl.SGHMC(5e-4, draws=300, thinning=40, warmup=500, chains=2)
+SWAG = ppbdl.SWAG(replace(MAP, batch_size=8), steps=400, draws=400)
 NUTS = ppbdl.NUTS(draws=300, warmup=200, chains=2)
+HMC = ppbdl.HMC(draws=300, warmup=200, chains=2)
+CHEES = ppbdl.ChEES(draws=40, warmup=150, chains=16)
+MCLMC = ppbdl.MCLMC(draws=300, warmup=1000, chains=2)
 GUIDES = (
     autoguide.AutoDiagonalNormal,
     autoguide.AutoLowRankMultivariateNormal,
@@ -54,6 +60,12 @@ METHODS = {
     "MAP": Method(MAP, replace(MAP, steps=3), spread=False),
     "SVI": Method(SVI, replace(SVI, steps=3), spread=True),
     "Ensemble": Method(ENSEMBLE, replace(ENSEMBLE, method=replace(MAP, steps=3)), spread=False),
+    "SGLD": Method(SGLD, replace(SGLD, draws=20), spread=True),
+    "SGHMC": Method(SGHMC, replace(SGHMC, draws=20), spread=True),
+    "SWAG": Method(SWAG, replace(SWAG, method=replace(MAP, steps=3), draws=20), spread=False),
+    "HMC": Method(HMC, replace(HMC, draws=10), spread=True),
+    "ChEES": Method(CHEES, replace(CHEES, draws=5), spread=True),
+    "MCLMC": Method(MCLMC, replace(MCLMC, draws=10), spread=True),
     "NUTS": Method(NUTS, replace(NUTS, draws=10), spread=True),
 }
 for guide in GUIDES:

@@ -23,6 +23,7 @@ FLOORS = [
         "guides",
     },
     {"handlers", "potential", "streaming", "prediction", "scoring", "datatree", "storage"}
+    | {"gaussian", "likelihood", "linearization"}
     | {"models"},
     {"inference", "fitting", "comparison", "calibration"},
     {"cli", "__init__"},

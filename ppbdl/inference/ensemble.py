@@ -1,13 +1,14 @@
 """Deep ensembles: the same fit from several random starts, each a chain of the posterior.
 
 Lakshminarayanan et al. (2017), *Simple and Scalable Predictive Uncertainty Estimation*, without
-their adversarial training.  The members share one vectorised computation; each has its own start
-and, with minibatches, its own shuffling.
+their adversarial training.  Small members share one vectorised computation, large ones on a CPU
+take turns; each has its own start and, with minibatches, its own shuffling.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..data import Data
 from ..errors import InputError, require_whole
@@ -15,6 +16,7 @@ from ..posterior import Posterior
 from ..types import Key, Model
 from .map import MAP
 from .svi import SVI, optimise
+from .swag import SWAG, average
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Ensemble:
     Parameters
     ----------
     method
-        What each member is fitted by: `MAP`, or `SVI` for an ensemble of approximate posteriors.
+        What each member is fitted by: `MAP`; `SVI` for an ensemble of approximate posteriors; or
+        `SWAG`, which makes it MultiSWAG (Wilson and Izmailov 2020).  For anchors see `anchored`.
     members
         Number of members.
 
@@ -34,15 +37,15 @@ class Ensemble:
     'Ensemble MAP'
     """
 
-    method: MAP | SVI = MAP()
+    method: MAP | SVI | SWAG = MAP()
     members: int = 5
 
     def __post_init__(self) -> None:
         require_whole(members=self.members)
-        if not isinstance(self.method, (MAP, SVI)):
+        if not isinstance(self.method, (MAP, SVI, SWAG)):
             raise InputError(
                 "method",
-                expected="MAP or SVI, whose members can be fitted side by side",
+                expected="MAP, SVI or SWAG, whose members can be fitted side by side",
                 got=repr(self.method),
                 remedy="Pass Ensemble(MAP(steps=...), members=5).",
             )
@@ -60,12 +63,7 @@ class Ensemble:
         ModelError, InputError, FitError
             As `SVI.run`.
         """
-        return optimise(
-            key,
-            model,
-            data,
-            self.method.svi,
-            method=self,
-            members=self.members,
-            progress=progress,
-        )
+        how: Any = {"method": self, "members": self.members, "progress": progress}
+        if isinstance(self.method, SWAG):
+            return average(key, model, data, self.method, **how)
+        return optimise(key, model, data, self.method.svi, **how)

@@ -129,7 +129,7 @@ class Turns:
 
 def _loop_of(step: Any, members: int | None) -> Callable[..., Any]:
     lead = (members,) if members else ()
-    steps = jax.vmap(step, in_axes=(0, None, None)) if members else step
+    steps = functools.partial(_side_by_side, step) if members else step
 
     def loop(state: Any, x: Any, y: Any, n: Array) -> tuple[Any, Array, Array]:
         def body(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
@@ -142,6 +142,15 @@ def _loop_of(step: Any, members: int | None) -> Callable[..., Any]:
         return state, losses, _all_finite((losses, state.params))
 
     return loop
+
+
+def _side_by_side(step: Any, state: Any, x: Any, y: Any) -> tuple[Any, Array]:
+    # One count of steps for all: of a count for each, `vmap` would make a shuffle at every step
+    # of the one that begins an epoch.
+    axes = jax.tree.map(lambda _: 0, state)._replace(step=None)
+    count = state.step[0]
+    after, losses = jax.vmap(step, (axes, None, None), (axes, 0))(state._replace(step=count), x, y)
+    return after._replace(step=jnp.broadcast_to(after.step, state.step.shape)), losses
 
 
 def _counted(step: Any, state: Any, losses: Array, i: Array, x: Any, y: Any) -> tuple[Any, Array]:

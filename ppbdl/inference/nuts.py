@@ -7,24 +7,15 @@ NumPyro's; `tests/benchmarks/nuts_kernels.py` measures it against BlackJAX's.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from numpyro.handlers import seed, substitute, trace
 
 from ..data import Data
-from ..errors import FitError, InputError, ModelError, require_whole
-from ..posterior import Posterior, Provenance, seed_of
-from ..potential import constrained
-from ..structure import Structure, inspect_model, shapes_of
+from ..errors import require_whole
+from ..posterior import Posterior
 from ..types import Array, Key, Model
-from .elbo import log_density
-from .sampling import TRIES, Chain, State, programs_of, run_chains
-from .svi import settings_of
+from .hmc import hamiltonian, require_acceptance
+from .sampling import Kernel, sample
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,7 @@ class NUTS:
     max_tree_depth: int = 10
 
     name = "NUTS"
+    together = False
 
     def __post_init__(self) -> None:
         require_whole(
@@ -68,13 +60,22 @@ class NUTS:
             chains=self.chains,
             max_tree_depth=self.max_tree_depth,
         )
-        if not 0 < self.target_accept < 1:
-            raise InputError(
-                "target_accept",
-                expected="a probability strictly between 0 and 1",
-                got=repr(self.target_accept),
-                remedy="Use 0.8, or 0.95 against divergences.",
-            )
+        require_acceptance(self.target_accept)
+
+    @property
+    def adapting(self) -> int:
+        """Steps to be thrown away."""
+        return self.warmup
+
+    def kernel(self, energy: Callable[..., Array], size: int) -> Kernel:
+        """Make NumPyro's kernel for a potential energy ``(flat, x, y) -> U``."""
+        return hamiltonian(
+            energy,
+            "NUTS",
+            num_warmup=self.warmup,
+            target_accept_prob=self.target_accept,
+            max_tree_depth=self.max_tree_depth,
+        )
 
     def run(self, key: Key, model: Model, data: Data, *, progress: bool = False) -> Posterior:
         """Draw from the posterior.
@@ -86,123 +87,4 @@ class NUTS:
         FitError
             If the density is not finite at any of the starting points tried.
         """
-        start = time.perf_counter()
-        _refuse(inspect_model(model, shapes_of(data)))
-        programs = programs_of(
-            model, self.warmup, self.target_accept, self.max_tree_depth, shapes_of(data)
-        )
-        compiled = programs.seconds_compiling
-        x, y = jax.device_put((data.x, data.y))
-        chains = [Chain(programs.init(key, np.int32(c), x, y)) for c in range(self.chains)]
-        for c, chain in enumerate(chains):
-            if not np.isfinite(chain.state.kernel.potential_energy):
-                raise _no_start(model, programs.structure, chain.state, x, y, c)
-        # Compile before the threads start, so that they do not compile the same thing twice.
-        chains[0].state = programs.advance(chains[0].state, x, y, np.int32(0))[0]
-        total = self.warmup + self.draws
-        failure = run_chains(self.name, programs.advance, chains, x, y, total, progress)
-        kept = [chain.result(self.warmup) for chain in chains]
-        draws = min(len(flat) for flat, _ in kept)
-        if draws == 0:
-            raise FitError(
-                f"NUTS was interrupted during warm-up: {failure}", step=0, site="", posterior=None
-            )
-        flat = np.stack([flat[:draws] for flat, _ in kept])
-        stats = jax.tree.map(lambda *s: np.stack([a[:draws] for a in s]), *(s for _, s in kept))
-        sites = jax.block_until_ready(programs.constrain(flat, x, y))
-        compiling = programs.seconds_compiling - compiled
-        return Posterior(
-            draws=sites,
-            params={},
-            mutables={},
-            stats=_arviz_stats(stats),
-            shape=(self.chains, draws),
-            observed=programs.structure.observed,
-            scaling=data.scaling,
-            x_shape=jax.tree.map(lambda a: a.shape[1:], x),
-            provenance=Provenance(
-                method=self.name,
-                settings=settings_of(self),
-                kind="mcmc",
-                seed=seed_of(key),
-                seconds_compiling=compiling,
-                seconds_running=time.perf_counter() - start - compiling,
-                peak_bytes=programs.peak_bytes,
-                gradients=sum(chain.gradients for chain in chains),
-                failure=failure,
-            ),
-        )
-
-
-def _arviz_stats(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        "lp": -stats["potential_energy"],
-        "energy": stats["energy"],
-        "n_steps": stats["num_steps"],
-        "tree_depth": np.log2(stats["num_steps"]).astype(int) + 1,
-        "acceptance_rate": stats["accept_prob"],
-        "diverging": stats["diverging"],
-        "step_size": stats["step_size"],
-    }
-
-
-def _refuse(structure: Structure) -> None:
-    problems = (
-        (
-            structure.subsampled,
-            "no subsampling plate: the chain would see one batch for ever",
-            "Drop subsample_size, or fit with SVI and batch_size.",
-        ),
-        (
-            structure.params,
-            "no learnable parameters, which a sampler would leave where they start",
-            "Give them priors: random_haiku_module, or numpyro.sample.",
-        ),
-        (
-            structure.mutables,
-            "no mutable state",
-            "Use a network without running statistics, or fit with SVI.",
-        ),
-        (
-            structure.local,
-            "no latents marked as local, which an amortised guide must draw",
-            "Drop infer={'local': True}, or fit with SVI and the guide.",
-        ),
-    )
-    for sites, expected, remedy in problems:
-        if sites:
-            raise ModelError(
-                "model", expected=f"for NUTS, {expected}", got=str(list(sites)), remedy=remedy
-            )
-    if not structure.latents:
-        raise ModelError(
-            "model",
-            expected="for NUTS, at least one continuous latent site",
-            got="none",
-            remedy="Give the unknowns priors with numpyro.sample.",
-        )
-
-
-def _no_start(
-    model: Model, structure: Structure, state: State, x: Any, y: Any, chain: int
-) -> FitError:
-    names: list[str] = []
-
-    # Traced, because NumPyro refuses a distribution's bad parameters where it sees values.
-    @jax.jit
-    def finite(flat: Array, x: Any, y: Any) -> list[Array]:
-        values = constrained(model, structure, flat, x, y, jax.random.key(0))
-        sites = trace(substitute(seed(model, jax.random.key(0)), data=values)).get_trace(x, y)
-        samples = [site for site in sites.values() if site["type"] == "sample"]
-        names.extend(site["name"] for site in samples)
-        return [jnp.all(jnp.isfinite(log_density(site))) for site in samples]
-
-    goods = finite(state.kernel.z, x, y)
-    bad = [name for name, good in zip(names, goods, strict=True) if not good]
-    site = bad[0] if bad else structure.observed[0]
-    return FitError(
-        f"NUTS: no finite density in {TRIES} starting points of chain {chain}; the last one fails "
-        f"in site {site!r}. Look at that site's prior and at the data's scale.",
-        step=0,
-        site=site,
-    )
+        return sample(key, model, data, self, progress=progress)

@@ -115,7 +115,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         params: Any, mutables: Any, key: Key, step: Array, x: Any, y: Any
     ) -> tuple[Any, Any]:
         p, q = (
-            scale_rows(_with_params(program, params), structure, weight / outside)
+            scale_rows(with_params(program, params), structure, weight / outside)
             for program in (joint, guide())
         )
         if svi.temperature != 1.0:
@@ -141,7 +141,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
 
         And tell of each whether it is finite.
         """
-        p, q = (_with_params(each, state.params) for each in (model, once_fitted(guide())))
+        p, q = (with_params(each, state.params) for each in (model, once_fitted(guide())))
         p, q = (substitute(program, data=state.mutables) for program in (p, q))
         x, y = batches.head(x, y)
 
@@ -183,9 +183,9 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
             )
             q, p = guide(), scale_rows(model, structure, weight)
             key = _step_key(state)
-            q_sites = trace(seed(_with_params(q, state.params), key)).get_trace(x, y)
+            q_sites = trace(seed(with_params(q, state.params), key)).get_trace(x, y)
             values = {s["name"]: s["value"] for s in q_sites.values() if s["type"] == "sample"}
-            p_run = substitute(_with_params(p, state.params), data=values | state.mutables)
+            p_run = substitute(with_params(p, state.params), data=values | state.mutables)
             p_sites = trace(seed(p_run, jax.random.fold_in(key, 2))).get_trace(x, y)
             samples = [s for s in (*q_sites.values(), *p_sites.values()) if s["type"] == "sample"]
             found = [(site["name"], log_density(site)) for site in samples]
@@ -256,7 +256,7 @@ def _bijection(site: dict[str, Any]) -> Any:
     return biject_to(site["kwargs"].get("constraint", constraints.real))
 
 
-def _with_params(program: Any, unconstrained: dict[str, Any]) -> Any:
+def with_params(program: Any, unconstrained: dict[str, Any]) -> Any:
     def place(site: dict[str, Any]) -> Any:
         if site["type"] == "param" and site["name"] in unconstrained:
             return _bijection(site)(unconstrained[site["name"]])

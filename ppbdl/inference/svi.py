@@ -162,7 +162,7 @@ def optimise(
                 after, chunk_losses, good = programs.advance(state, x, y, n)
                 if not good:
                     failed = True
-                    after, chunk_losses, n = _last_good(programs, state, x, y, n)
+                    after, chunk_losses, n = last_good(programs, state, x, y, n)
                 state = after
                 losses.append(np.asarray(chunk_losses)[:n])
                 done += n
@@ -220,17 +220,21 @@ def optimise(
     each = [jax.tree.map(lambda a, m=m: a[m], state) for m in range(members or 0)] or [state]
     found = filter(None, (programs.blame(member, x, y) for member in each))
     site = next(found, programs.structure.observed[0])  # else the update itself overflowed
+    try:
+        last_good_draws = posterior() if done else None
+    except FitError:  # they overflow as well
+        last_good_draws = None
     raise FitError(
         f"{method.name}: the objective or its gradient is not finite at step {done}, "
         f"in site {site!r}. Try a smaller learning rate or initial scale, or look at that site's "
         "prior; the last good state is this error's `posterior`.",
         step=done,
         site=site,
-        posterior=posterior() if done else None,
+        posterior=last_good_draws,
     )
 
 
-def _last_good(programs: Programs, state: State, x: Any, y: Any, n: int) -> tuple[Any, Any, int]:
+def last_good(programs: Programs, state: State, x: Any, y: Any, n: int) -> tuple[Any, Any, int]:
     """Find the last of n steps after which all is finite, by bisection: a NaN never goes away."""
     low, high = 0, n
     while high - low > 1:
