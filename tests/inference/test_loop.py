@@ -68,3 +68,12 @@ def test_a_nan_is_found_in_steps_by_call():
     wild = optax.chain(optax.sgd(1.0), optax.scale_by_schedule(lambda i: 10.0 ** (i * i)))
     with pytest.raises(ppbdl.FitError, match="not finite at step"):
         ppbdl.fit(0, model, data, ppbdl.SVI(optimizer=wild, steps=60), progress=False)
+
+
+def test_members_shuffle_once_an_epoch():
+    """A branch, taken when an epoch begins; a count of steps for each member would make it none."""
+    data = ppbdl.Data(np.ones((20, 2)), np.arange(20.0))
+    svi = ppbdl.MAP(ADAM, steps=1, batch_size=10).svi
+    programs = programs_of(ppbdl.models.LinearRegression(), svi, 3, shapes_of(data))
+    state = programs.init(jax.random.key(0), data.x, data.y)
+    assert "stablehlo.case" in programs.advance.text(state, data.x, data.y, np.int32(1))
