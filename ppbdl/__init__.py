@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from .inference import AnalyticELBO as AnalyticELBO
     from .inference import ChEES as ChEES
     from .inference import Ensemble as Ensemble
+    from .inference import Laplace as Laplace
+    from .linearization import delta_method as delta_method
+    from .linearization import linearized as linearized
     from .module import haiku_module as haiku_module
     from .module import random_haiku_module as random_haiku_module
     from .posterior import Posterior as Posterior
@@ -80,7 +83,9 @@ _FILES = {
         "AnalyticELBO",
         "ChEES",
         "Ensemble",
+        "Laplace",
     ),
+    "linearization": ("delta_method", "linearized"),
     "module": ("haiku_module", "random_haiku_module"),
     "posterior": ("Posterior",),
     "prediction": ("Prediction", "predict"),

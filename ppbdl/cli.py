@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from .errors import FitError, InputError, require_whole
 if TYPE_CHECKING:
     from .data import Data
 
-_METHODS = ("nuts", "autonormal", "iaf", "dropout", "ensemble")
+_DEFAULTS = ("nuts", "autonormal", "iaf", "dropout", "ensemble")
+_METHODS = (*_DEFAULTS, "map", "hmc", "laplace", "mnf", "swag", "multiswag")
 _SHIPPED = ("yacht", "energy")
 
 
@@ -62,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--methods",
-        default=",".join(_METHODS),
-        help="methods to compare, joined by commas; the first is the reference",
+        default=",".join(_DEFAULTS),
+        help=f"methods to compare, of {', '.join(_METHODS)}, joined by commas; the first is the "
+        "reference",
     )
     compare.add_argument("--steps", type=int, default=40000, help="optimisation steps of a fit")
     compare.add_argument("--draws", type=int, default=300, help="draws a NUTS chain, after as many")
@@ -239,8 +242,8 @@ def _methods(args: argparse.Namespace, chosen: list[str], data: Data) -> dict[st
     import optax
     from numpyro.infer.autoguide import AutoIAFNormal
 
-    from .guides import AutoNormal, MCDropout
-    from .inference import MAP, NUTS, SVI, Ensemble
+    from .guides import MNF, AutoNormal, MCDropout
+    from .inference import HMC, MAP, NUTS, SVI, SWAG, Ensemble, Laplace
 
     def adam(rate: float, steps: int) -> Any:
         # Falling for half of the steps, then level, so that the checks can tell a fit that has
@@ -252,12 +255,21 @@ def _methods(args: argparse.Namespace, chosen: list[str], data: Data) -> dict[st
     fast, slow = adam(1e-2, steps), optax.chain(optax.clip_by_global_norm(10.0), adam(1e-3, few))
     batch = 512 if data.rows > 1024 else None
     iaf = functools.partial(AutoIAFNormal, num_flows=2)
+    point = MAP(fast, steps, batch)
+    # Averages want gradients that differ from step to step.
+    swag = SWAG(replace(point, batch_size=batch or max(data.rows // 8, 1)))
     settings = {
         "nuts": ("NUTS", NUTS(args.draws, args.draws, chains=2)),
         "autonormal": ("AutoNormal", SVI(AutoNormal(init_scale=1e-3), fast, steps, batch)),
         "iaf": ("AutoIAFNormal", SVI(iaf, slow, few, batch)),
         "dropout": ("MCDropout", SVI(MCDropout(0.01), fast, steps, batch)),
-        "ensemble": ("Ensemble", Ensemble(MAP(fast, steps, batch), members=5)),
+        "ensemble": ("Ensemble", Ensemble(point, members=5)),
+        "map": ("MAP", point),
+        "hmc": ("HMC", HMC(args.draws, args.draws, chains=2)),
+        "laplace": ("Laplace", Laplace("full", fast, steps, batch)),
+        "mnf": ("MNF", SVI(MNF(init_scale=1e-3), fast, steps, batch)),
+        "swag": ("SWAG", swag),
+        "multiswag": ("MultiSWAG", Ensemble(swag, members=5)),
     }
     return dict(settings[name] for name in chosen)
 

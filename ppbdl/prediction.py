@@ -113,8 +113,8 @@ def predict(
     (3,)
     """
     require_whole(budget=budget)
-    inputs = _inputs(posterior, x)
-    name = _one_site(posterior, site)
+    inputs = inputs_of(posterior, x)
+    name = one_site(posterior, site)
     sites = look(model, posterior, inputs, None)
     _refuse_observed(sites, name)
     _require_rows(sites[name]["fn"].shape(), jax.tree.leaves(inputs)[0].shape[0])
@@ -140,7 +140,7 @@ def replicate(key: Key | int, model: Model, posterior: Posterior, x: Any, site: 
     They are the draws of `predict` with the same key, without each draw's moments or, for
     classes, its probabilities, which would be as many times more as there are classes.
     """
-    inputs = _inputs(posterior, x)
+    inputs = inputs_of(posterior, x)
     sites = look(model, posterior, inputs, None)
     _refuse_observed(sites, site)
     stream = Stream(posterior, inputs, BUDGET, whole=tied(sites, posterior, site))
@@ -247,7 +247,7 @@ def scaling_of(posterior: Posterior, name: str) -> Scaling:
     return Scaling() if back is None else back
 
 
-def _inputs(posterior: Posterior, x: Any) -> Any:
+def inputs_of(posterior: Posterior, x: Any) -> Any:
     standardised = isinstance(x, Data) and x.scaling is not None
     x = x.x if isinstance(x, Data) else Data(x).x
     shape = jax.tree.map(lambda a: a.shape[1:], x)
@@ -261,7 +261,7 @@ def _inputs(posterior: Posterior, x: Any) -> Any:
     return x if posterior.scaling is None or standardised else posterior.scaling.x(x)
 
 
-def _one_site(posterior: Posterior, site: str | None) -> str:
+def one_site(posterior: Posterior, site: str | None) -> str:
     if site is None and len(posterior.observed) == 1:
         return posterior.observed[0]
     if site not in posterior.observed:

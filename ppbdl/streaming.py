@@ -73,7 +73,7 @@ class Stream:
             key, *one_draw(self.posterior), jax.tree.map(_struct, self.inputs)
         )
         # A few arrays of the largest size live at a time.
-        per_draw = 4 * _largest(jaxpr.jaxpr)
+        per_draw = 4 * largest_bytes(jaxpr.jaxpr)
         rows = self.rows
         if not self.whole:
             rows = int(np.clip(self.budget * self.rows // per_draw, 1, self.rows))
@@ -103,7 +103,7 @@ def _struct(a: Any, dropped: int = 0) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(a.shape[dropped:], a.dtype)
 
 
-def _largest(jaxpr: Any) -> int:
+def largest_bytes(jaxpr: Any) -> int:
     """Bytes of the largest array that a traced function makes."""
     largest = 1
     for eqn in jaxpr.eqns:
@@ -112,7 +112,7 @@ def _largest(jaxpr: Any) -> int:
         for inner in eqn.params.values():
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
-                largest = max(largest, _largest(inner))
+                largest = max(largest, largest_bytes(inner))
     return largest
 
 

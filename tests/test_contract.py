@@ -45,6 +45,7 @@ SGLD = ppbdl.SGLD(2e-3, draws=300, thinning=40, warmup=500, chains=2)
 SGHMC = ppbdl.SGHMC(5e-4, draws=300, thinning=40, warmup=500, chains=2)
 SWAG = ppbdl.SWAG(replace(MAP, batch_size=8), steps=400, draws=400)
 NUTS = ppbdl.NUTS(draws=300, warmup=200, chains=2)
+LAPLACE = ppbdl.Laplace(optimizer=adam(200), steps=200)
 HMC = ppbdl.HMC(draws=300, warmup=200, chains=2)
 CHEES = ppbdl.ChEES(draws=40, warmup=150, chains=16)
 MCLMC = ppbdl.MCLMC(draws=300, warmup=1000, chains=2)
@@ -63,6 +64,7 @@ METHODS = {
     "SGLD": Method(SGLD, replace(SGLD, draws=20), spread=True),
     "SGHMC": Method(SGHMC, replace(SGHMC, draws=20), spread=True),
     "SWAG": Method(SWAG, replace(SWAG, method=replace(MAP, steps=3), draws=20), spread=False),
+    "Laplace": Method(LAPLACE, replace(LAPLACE, steps=3), spread=True),
     "HMC": Method(HMC, replace(HMC, draws=10), spread=True),
     "ChEES": Method(CHEES, replace(CHEES, draws=5), spread=True),
     "MCLMC": Method(MCLMC, replace(MCLMC, draws=10), spread=True),

@@ -98,6 +98,7 @@ def svi(guide, steps=10_000):
 
 FULL_RANK = {
     "NUTS": ppbdl.NUTS(draws=2500, warmup=500, chains=4),
+    "Laplace": ppbdl.Laplace(optimizer=adam(500), steps=500, draws=20_000),
     "HMC": ppbdl.HMC(draws=2500, warmup=500, chains=4),
     "AutoMultivariateNormal": svi(autoguide.AutoMultivariateNormal),
     "AutoLaplaceApproximation": svi(autoguide.AutoLaplaceApproximation),

@@ -5,6 +5,7 @@ from .chees import ChEES as ChEES
 from .elbo import AnalyticELBO as AnalyticELBO
 from .ensemble import Ensemble as Ensemble
 from .hmc import HMC as HMC
+from .laplace import Laplace as Laplace
 from .map import MAP as MAP
 from .mclmc import MCLMC as MCLMC
 from .nuts import NUTS as NUTS
