@@ -23,21 +23,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import optax
 
 from ..compiling import Program
 from ..data import Data
 from ..errors import InputError, ModelError, require_whole
 from ..gaussian import Gaussian, add, first_chain, join
-from ..latents import initial_latents, transforms
+from ..guides.mode import MODE, UnconstrainedDelta
 from ..linearization import run_at
 from ..noise import normal
 from ..posterior import Posterior, seed_of
 from ..streaming import BUDGET
 from ..structure import Structure, inspect_model, shapes_of
-from ..types import Array, Guide, Key, Model
+from ..types import Array, Key, Model
 from .curvature import (
     PROGRAMS,
     Curvature,
@@ -62,7 +60,6 @@ from .elbo import joint_density
 from .svi import SVI, optimise
 
 _CURVATURES = ("full", "kronecker", "diagonal", "low_rank")
-_MODE = "laplace.mode"
 _NEWTON = 1000  # coordinates, up to which Newton's steps cost little beside the search
 
 
@@ -157,11 +154,11 @@ class Laplace:
         structure = inspect_model(model, shapes_of(data), self.batch_size)
         _refuse(structure)
         keys = jax.random.split(key)
-        svi = SVI(_Mode(), self.optimizer, self.steps, self.batch_size, draws=1)
+        svi = SVI(UnconstrainedDelta(), self.optimizer, self.steps, self.batch_size, draws=1)
         found = optimise(keys[0], model, data, svi, method=self, progress=progress)
         start = time.perf_counter()
         params = dict(found.params)
-        point = Point(first_chain(params.pop(_MODE)), first_chain((params, found.mutables)))
+        point = Point(first_chain(params.pop(MODE)), first_chain((params, found.mutables)))
         x, y = jax.device_put((data.x, data.y))
         rows = Rows(x, y, whole=_must_stay_together(model, structure, data))
         layout = layout_of(model, structure, self.sites, point, x, y)
@@ -264,27 +261,6 @@ def _draws_of(model: Model, deterministic: bool) -> Program:
         return jax.tree.map(lambda a: a[None], jax.lax.map(one, (values, log_q)))
 
     return Program(draws)
-
-
-@dataclass(frozen=True)
-class _Mode:
-    """A point mass on the unconstrained space: with it the bound is log p + log |det dt/du|."""
-
-    def bind(self, model: Model, structure: Structure) -> Guide:
-        """Make the guide of `model`."""
-
-        def guide(x: Any, y: Any = None) -> None:
-            values: Any = numpyro.param(
-                _MODE,
-                lambda key: structure.unflatten(initial_latents(key, model, structure, x, y)),
-            )
-            for name, transform in transforms(model, structure, values, x, y).items():
-                value = transform(values[name])
-                log_det = jnp.sum(transform.log_abs_det_jacobian(values[name], value))
-                point = dist.Delta(value, log_density=-log_det, event_dim=value.ndim)
-                numpyro.sample(name, point)
-
-        return guide
 
 
 def _must_stay_together(model: Model, structure: Structure, data: Data) -> bool:
