@@ -55,12 +55,12 @@ def plot_scores(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], score: str)
     >>> figure.axes[0].get_xlabel()
     'entropy, nats'
     """
-    _some("scores", scores)
+    require_some("scores", scores)
     found = {name: separation(*sides) for name, sides in scores.items()}
     every = np.concatenate([side for sides in scores.values() for side in sides])
     edges = np.histogram_bin_edges(every, _BINS)
     with house_style():
-        figure = _figure(2.4 * len(scores) + 2.1, 2.6)
+        figure = new_figure(2.4 * len(scores) + 2.1, 2.6)
         panels = figure.subplots(1, len(scores), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (name, (known, novel)) in zip(panels, scores.items(), strict=True):
             axes.hist(known, edges, weights=_share(known), color=EPISTEMIC, alpha=0.55,
@@ -99,9 +99,9 @@ def plot_rejection(curves: Mapping[str, RejectionCurve]) -> Figure:
     >>> len(plot_rejection({"VI": curve}).axes[0].lines)
     1
     """
-    _some("curves", curves)
+    require_some("curves", curves)
     with house_style():
-        figure = _figure(6.2, 3.2)
+        figure = new_figure(6.2, 3.2)
         axes = figure.subplots()
         for i, (name, curve) in enumerate(curves.items()):
             shown = curve.rejected <= 0.99
@@ -140,12 +140,12 @@ def plot_class_draws(
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['boot', 'sneaker']
     """
-    _some("draws", draws)
+    require_some("draws", draws)
     _shaped(draws, {"rows": len(rows), "classes": len(classes)})
     place = np.arange(len(classes))
     with house_style():
         height = 0.6 + len(rows) * (0.3 + 0.2 * len(classes))
-        figure = _figure(2.7 + 2.0 * len(draws), height)
+        figure = new_figure(2.7 + 2.0 * len(draws), height)
         shape = (len(rows), len(draws))
         grid = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
         for column, (name, probs) in enumerate(draws.items()):
@@ -190,12 +190,12 @@ def plot_sweep(
     >>> figure.axes[0].get_ylabel()
     'class probability'
     """
-    _some("draws", draws)
+    require_some("draws", draws)
     _shaped(draws, {"x": len(x), "classes": len(classes)})
     means = {name: probs.mean(axis=0) for name, probs in draws.items()}
     seen = np.max([mean.max(axis=0) for mean in means.values()], axis=0) > _SEEN
     with house_style():
-        figure = _figure(2.4 * len(draws) + 1.7, 2.6)
+        figure = new_figure(2.4 * len(draws) + 1.7, 2.6)
         panels = figure.subplots(1, len(draws), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (name, probs) in zip(panels, draws.items(), strict=True):
             lower, upper = np.quantile(probs, [0.05, 0.95], axis=0)
@@ -226,7 +226,7 @@ def _strips(axes: Any, probs: np.ndarray) -> None:
                  zorder=3, label="mean")  # fmt: skip
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -253,7 +253,7 @@ def _legend(figure: Figure, title: str = "") -> None:
     figure.legend(list(found.values()), list(found), loc="outside right upper", title=title)
 
 
-def _some(argument: str, named: Mapping[str, Any]) -> None:
+def require_some(argument: str, named: Mapping[str, Any]) -> None:
     if not named:
         raise DiagnosticsError(
             argument,

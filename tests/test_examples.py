@@ -64,6 +64,17 @@ def is_wrong_where_uncertain(found):
     return 0.65 < found["plumes: accuracy, T = 500"] < found["plumes: accuracy, certain half"]
 
 
+def is_near_the_reference(found):
+    # The noise is a tenth of y's spread: a constant would be several standard deviations away.
+    names = ("ensemble", "anchored ensemble", "Laplace, linear")
+    yacht = all(found[f"UCI yacht: {name}, mean_difference"] < 1 for name in names)
+    moons = all(found[f"two moons: {name}, agreement"] > 0.85 for name in names)
+    drawn, linear = (
+        found[f"two moons: Laplace{kind}, total_variation"] for kind in ("", ", linear")
+    )
+    return yacht and moons and linear < drawn / 2
+
+
 # A small setting of each example, and what must be true of what it gives.
 SMALL = {
     "01_regression": ({"steps": 600, "draws": 60}, is_fitted),
@@ -81,14 +92,26 @@ SMALL = {
         is_less_sure_when_turned,
     ),
     "09_leak_detection": ({"steps": 200, "series": 400}, is_wrong_where_uncertain),
+    "10_fidelity": (
+        {"steps": 2000, "draws": 50, "only": ("NUTS", "ensemble")},
+        is_near_the_reference,
+    ),
 }
+
+
+SLOW = ("10_fidelity",)
 
 
 def test_every_example_has_a_small_setting():
     assert [path.stem for path in EXAMPLES] == sorted(SMALL)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+LONG = [pytest.param(path, marks=pytest.mark.slow) for path in EXAMPLES if path.stem in SLOW]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in EXAMPLES if path.stem not in SLOW] + LONG, ids=lambda path: path.stem
+)
 def test_an_example_runs(path, tmp_path, request):
     assert len(path.read_text().splitlines()) < 100
     settings, is_sane = SMALL[path.stem]
