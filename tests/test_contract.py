@@ -102,7 +102,12 @@ def test_the_known_posterior_factorises():
     assert abs(COVARIANCE - np.diag(np.diag(COVARIANCE))).max() < 1e-6 * COVARIANCE.max()
 
 
-@pytest.fixture(scope="module", params=METHODS)
+# Much like others in the list, or long to compile.
+LONG = ("SVI AutoDiagonalNormal", "SVI AutoLowRankMultivariateNormal", "SVI AutoBNAFNormal")
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in METHODS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def method(request):
     return METHODS[request.param]
 

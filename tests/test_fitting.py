@@ -119,7 +119,7 @@ def test_a_setting_out_of_range(method, field, value):
 
 
 def test_an_ensembles_members_are_optimised():
-    with pytest.raises(ppbdl.InputError, match="method: expected MAP or SVI"):
+    with pytest.raises(ppbdl.InputError, match="method: expected MAP, SVI or SWAG"):
         ppbdl.Ensemble(ppbdl.Ensemble())
 
 
