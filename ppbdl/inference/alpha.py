@@ -159,7 +159,7 @@ def _by_row(sites: dict[str, Any], rows: int) -> Array:
                 got=f"batch shape {score.shape}",
                 remedy="Observe in a plate of the rows; to_event only axes within a row.",
             )
-    return sum(score.reshape(rows, -1).sum(-1) for score in scores.values())  # type: ignore[return-value]
+    return sum((score.reshape(rows, -1).sum(-1) for score in scores.values()), jnp.zeros(rows))
 
 
 def _weight(sites: dict[str, Any]) -> Any:

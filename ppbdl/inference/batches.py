@@ -12,8 +12,21 @@ import jax
 import jax.numpy as jnp
 from numpyro.primitives import Messenger
 
+from ..data import Data
+from ..errors import InputError
 from ..structure import Structure
 from ..types import Array, Key
+
+
+def require_batch(batch_size: int | None, data: Data) -> None:
+    """Raise `InputError` for a minibatch of more rows than there are."""
+    if batch_size is not None and batch_size > data.rows:
+        raise InputError(
+            "batch_size",
+            expected=f"at most the {data.rows} rows of the data",
+            got=str(batch_size),
+            remedy="Use a smaller batch, or None for all the rows.",
+        )
 
 
 class Batches(NamedTuple):

@@ -37,6 +37,7 @@ from ..errors import FitError, InputError, require_positive, require_whole
 from ..posterior import Posterior, Provenance, seed_of
 from ..structure import inspect_model, shapes_of
 from ..types import Key, Model
+from .batches import require_batch
 from .discretisation import warn
 from .langevin import Plan, Programs, Rule, State, programs_of
 from .loop import BUFFER
@@ -119,13 +120,7 @@ def sample(
     progress: bool = False,
 ) -> Posterior:
     """Run the chains of SGLD or SGHMC, whose settings `method` has."""
-    if method.batch_size is not None and method.batch_size > data.rows:
-        raise InputError(
-            "batch_size",
-            expected=f"at most the {data.rows} rows of the data",
-            got=str(method.batch_size),
-            remedy="Use a smaller batch, or None for all the rows.",
-        )
+    require_batch(method.batch_size, data)
     began = time.perf_counter()
     refuse(method.name, inspect_model(model, shapes_of(data), method.batch_size))
     has_schedule = callable(method.step_size)

@@ -30,6 +30,7 @@ from ..guides import AutoNormal
 from ..posterior import Posterior, Provenance, seed_of
 from ..structure import shapes_of
 from ..types import Estimator, Key, Model
+from .batches import require_batch
 from .elbo import AnalyticELBO
 from .loop import BUFFER
 from .optimisation import Programs, State, programs_of
@@ -139,13 +140,7 @@ def optimise(
 
     The posterior records the name and settings of `method`: `svi` itself, or what led to it.
     """
-    if svi.batch_size is not None and svi.batch_size > data.rows:
-        raise InputError(
-            "batch_size",
-            expected=f"at most the {data.rows} rows of the data",
-            got=str(svi.batch_size),
-            remedy="Use a smaller batch, or None for all the rows.",
-        )
+    require_batch(svi.batch_size, data)
     start = time.perf_counter()
     # The number of steps is an argument of the compiled loop, not a part of it.
     programs = programs_of(model, replace(svi, steps=1), members, shapes_of(data))

@@ -37,7 +37,7 @@ from ..posterior import Posterior, Provenance, seed_of
 from ..structure import shapes_of
 from ..types import Key, Model
 from .averaging import Moments, parts_of
-from .batches import Batches
+from .batches import Batches, require_batch
 from .loop import BUFFER
 from .map import MAP
 from .svi import last_good, settings_of
@@ -120,13 +120,7 @@ def average(
 ) -> Posterior:
     """Fit SWAG, or `members` of them side by side; `method` is what is put on record."""
     first = swag.method
-    if first.batch_size is not None and first.batch_size > data.rows:
-        raise InputError(
-            "batch_size",
-            expected=f"at most the {data.rows} rows of the data",
-            got=str(first.batch_size),
-            remedy="Use a smaller batch, or None for all the rows.",
-        )
+    require_batch(first.batch_size, data)
     began = time.perf_counter()
     parts = parts_of(model, replace(first, steps=1), swag.optimizer, members, shapes_of(data))
     compiled, structure = parts.seconds, parts.first.structure

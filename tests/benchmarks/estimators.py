@@ -47,7 +47,7 @@ METHODS = {
 }
 
 
-def by_hand():
+def by_hand(optimizer=ADAM):
     """The usual training loop: ``(state, x, y, n) -> state``, and the state it starts from."""
     network = hk.without_apply_rng(hk.transform(net))
 
@@ -57,18 +57,18 @@ def by_hand():
 
     def advance(state, x, y, n):
         def body(i, state):
-            params, optimizer, order = state
+            params, inner, order = state
             start = (i * BATCH) % (ROWS - BATCH)
             index = jax.lax.dynamic_slice(order, (start,), (BATCH,))
             grads = jax.grad(loss)(params, x[index], y[index])
-            updates, optimizer = ADAM.update(grads, optimizer)
-            return optax.apply_updates(params, updates), optimizer, order
+            updates, inner = optimizer.update(grads, inner)
+            return optax.apply_updates(params, updates), inner, order
 
         return jax.lax.fori_loop(0, n, body, state)
 
     params = network.init(jax.random.key(0), jnp.zeros((BATCH, 784)))
     order = jax.random.permutation(jax.random.key(1), ROWS)
-    return jax.jit(advance), (params, ADAM.init(params), order)
+    return jax.jit(advance), (params, optimizer.init(params), order)
 
 
 def runners(data):

@@ -16,12 +16,11 @@ import statistics
 import time
 
 import blackjax
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import optax
+from estimators import BATCH, MODEL, ROWS, by_hand
 
 import ppbdl
 import ppbdl.models
@@ -32,15 +31,7 @@ from ppbdl.inference.optimisation import programs_of
 from ppbdl.potential import potential
 from ppbdl.structure import inspect_model, shapes_of
 
-ROWS, BATCH = 60_000, 128
 UNIT = "by hand, Adam"
-
-
-def net(x):
-    return hk.nets.MLP([400, 400, 10])(x)
-
-
-MODEL = ppbdl.models.BNN(net, dist.Normal(0.0, 0.1), ppbdl.models.Categorical(10))
 RULES = {
     "SGLD": Rule(1.0, False, False, None, BATCH),
     "pSGLD": Rule(1.0, True, False, None, BATCH),
@@ -48,30 +39,6 @@ RULES = {
     "SGHMC": Rule(0.1, False, False, None, BATCH),
 }
 PLAN = Plan(np.float32(1e-8), np.int32(10**6), np.int32(500))
-
-
-def by_hand(optimizer):
-    """The usual training loop: ``(state, x, y, n) -> state``, and the state it starts from."""
-    network = hk.without_apply_rng(hk.transform(net))
-
-    def loss(params, x, y):
-        logits = network.apply(params, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    def advance(state, x, y, n):
-        def body(i, state):
-            params, inner, order = state
-            start = (i * BATCH) % (ROWS - BATCH)
-            index = jax.lax.dynamic_slice(order, (start,), (BATCH,))
-            grads = jax.grad(loss)(params, x[index], y[index])
-            updates, inner = optimizer.update(grads, inner)
-            return optax.apply_updates(params, updates), inner, order
-
-        return jax.lax.fori_loop(0, n, body, state)
-
-    params = network.init(jax.random.key(0), jnp.zeros((BATCH, 784)))
-    order = jax.random.permutation(jax.random.key(1), ROWS)
-    return jax.jit(advance), (params, optimizer.init(params), order)
 
 
 def at_our_density(data, x, y, step):
