@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import haiku as hk
-import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
 from ppbdl.errors import InputError, require_whole
-from ppbdl.flows import AffineCoupling, Flow
+from ppbdl.flows import Coupling, Flow, affine, half, mlp
 from ppbdl.module import haiku_module
 
 
@@ -62,18 +60,10 @@ class RealNVP:
         with numpyro.plate("data", x.shape[0]):
             numpyro.sample("y", Flow(base, couplings), obs=y)
 
-    def _coupling(self, layer: int) -> AffineCoupling:
-        flip = layer % 2 == 1
-        first = self.features // 2
-        kept = self.features - first if flip else first
-        moved = self.features - kept
-
-        def net(z: Any) -> tuple[Any, Any]:
-            hidden = hk.nets.MLP([self.width, self.width], activate_final=True)(z)
-            # Zero weights: the flow starts as the identity.
-            out = hk.Linear(2 * moved, w_init=hk.initializers.Constant(0.0))(hidden)
-            shift, log_scale = jnp.split(out, 2, axis=-1)
-            return shift, jnp.tanh(log_scale)  # bounded, or early steps overflow
-
+    def _coupling(self, layer: int) -> Coupling:
+        mask = half(self.features, flip=layer % 2 == 1)
+        kept = int(mask.array.sum())
+        moves = affine(limit=1.0)
+        net = mlp((self.features - kept) * moves.width, (self.width, self.width))
         conditioner = haiku_module(f"coupling_{layer}", net, input_shape=(1, kept))
-        return AffineCoupling(conditioner, flip)
+        return Coupling(moves, conditioner, mask)

@@ -1,4 +1,34 @@
 """Flows: bijections as NumPyro transforms, and the distributions that they make."""
 
-from .coupling import AffineCoupling as AffineCoupling
+from .autoregressive import Autoregressive as Autoregressive
+from .autoregressive import BlockAutoregressive as BlockAutoregressive
+from .bijection import Bijection as Bijection
+from .bijection import Chain as Chain
+from .bijection import Fused as Fused
+from .bijection import Inverse as Inverse
+from .conditioners import cnn as cnn
+from .conditioners import made as made
+from .conditioners import mlp as mlp
+from .coupling import Coupling as Coupling
+from .elementwise import Affine as Affine
+from .elementwise import Logit as Logit
+from .elementwise import Power as Power
+from .elementwise import actnorm_start as actnorm_start
 from .flow import Flow as Flow
+from .images import Split as Split
+from .images import Squeeze as Squeeze
+from .linear import LU as LU
+from .linear import Reverse as Reverse
+from .masks import Mask as Mask
+from .masks import channel as channel
+from .masks import checkerboard as checkerboard
+from .masks import half as half
+from .repeat import Repeat as Repeat
+from .residual import Planar as Planar
+from .residual import Radial as Radial
+from .residual import Sylvester as Sylvester
+from .spline import RationalQuadraticSpline as RationalQuadraticSpline
+from .transformers import Transformer as Transformer
+from .transformers import additive as additive
+from .transformers import affine as affine
+from .transformers import rational_quadratic as rational_quadratic

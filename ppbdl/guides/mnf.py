@@ -16,12 +16,10 @@ Importance weights with that sum in place of log q are right as well, of pairs (
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -31,7 +29,7 @@ from numpyro.distributions import transforms as bijections
 from numpyro.handlers import substitute
 
 from ..errors import require_positive, require_whole
-from ..flows import AffineCoupling
+from ..flows import Coupling, affine, half, mlp
 from ..latents import transforms
 from ..module import haiku_module
 from ..noise import normal
@@ -140,30 +138,16 @@ class MNF:
     def _flow(self, name: str, z: Array) -> tuple[Array, Array]:
         """Apply a flow of couplings that starts at the identity; a single unit has none."""
         log_det = jnp.zeros((), z.dtype)
+        moves = affine(limit=1.0)
         for i in range(self.num_flows if z.size > 1 else 0):
-            kept = z.size // 2 if i % 2 == 0 else z.size - z.size // 2
-            network = haiku_module(
-                f"{name}_{i}", _conditioner(self.hidden, z.size - kept), jnp.zeros((1, kept))
-            )
-            coupling = AffineCoupling(lambda half, net=network: _first(net(half[None])), i % 2 == 1)
+            mask = half(z.size, flip=i % 2 == 1)
+            kept = int(mask.array.sum())
+            net = mlp((z.size - kept) * moves.width, (self.hidden,), activation=jnp.tanh)
+            network = haiku_module(f"{name}_{i}", net, jnp.zeros((1, kept)))
+            coupling = Coupling(moves, lambda h, net=network: net(h[None])[0], mask)
             z, change = coupling.forward_and_log_det(z)
             log_det = log_det + change
         return z, log_det
-
-
-@functools.lru_cache(maxsize=64)
-def _conditioner(hidden: int, moved: int) -> Any:
-    def network(half: Array) -> tuple[Array, Array]:
-        features = jnp.tanh(hk.Linear(hidden)(half))
-        still = hk.Linear(2 * moved, w_init=hk.initializers.Constant(0.0))(features)
-        shift, log_scale = jnp.split(still, 2, axis=-1)
-        return shift, jnp.tanh(log_scale)
-
-    return network
-
-
-def _first(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-    return pair[0][0], pair[1][0]
 
 
 def _units(shape: tuple[int, ...]) -> int:

@@ -14,7 +14,6 @@ from scipy.special import logsumexp
 
 import ppbdl
 import ppbdl.models
-from ppbdl.flows import AffineCoupling
 from ppbdl.inference import svi as svi_module
 
 STEPS = 1500
@@ -314,28 +313,6 @@ def test_an_ensemble_of_approximate_posteriors():
 
 
 # The families beyond networks of weights: flows and autoencoders.
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("features", [2, 5])
-def test_a_coupling_inverts_and_knows_its_jacobian(flip, features):
-    first = features // 2
-    kept = features - first if flip else first
-    weights = jax.random.normal(jax.random.key(0), (2, kept, features - kept))
-    coupling = AffineCoupling(
-        lambda z: (jnp.sin(z @ weights[0]), jnp.tanh(z @ weights[1])), flip=flip
-    )
-    x = jax.random.normal(jax.random.key(1), (4, features))
-    y, log_det = coupling.forward_and_log_det(x)
-    back, inverse_log_det = coupling.inverse_and_log_det(y)
-    np.testing.assert_allclose(back, x, atol=1e-12)
-    np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-12)
-    jacobians = jax.vmap(jax.jacfwd(coupling))(x)
-    np.testing.assert_allclose(log_det, jnp.linalg.slogdet(jacobians)[1], atol=1e-12)
-    np.testing.assert_allclose(coupling.log_abs_det_jacobian(x, y), log_det)
-    changed = ~np.isclose(x, y).all(0)
-    assert changed.sum() == features - kept
 
 
 def clusters(seed, rows):
