@@ -6,6 +6,8 @@ Draws lead: ``(draw, row)``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import logsumexp, ndtr
 
@@ -126,6 +128,53 @@ def brier(y: np.ndarray, probs: np.ndarray) -> float:
     return float(((probs - np.eye(probs.shape[1])[y.astype(int)]) ** 2).sum(axis=1).mean())
 
 
+@dataclass(frozen=True)
+class BrierParts:
+    """The parts of a Brier score: ``reliability - resolution + uncertainty + within``.
+
+    Attributes
+    ----------
+    reliability
+        How far probabilities lie from the shares that came true; 0 where calibrated.
+    resolution
+        How far those shares lie from the base rates; the larger, the better rows are told apart.
+    uncertainty
+        The base rates' own score, which no model changes.
+    within
+        What bins hide, near 0 if narrow (Stephenson et al. 2008, doi:10.1175/2007WAF2006116.1).
+    """
+
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within: float
+
+
+def brier_decomposition(y: np.ndarray, probs: np.ndarray, bins: int = 15) -> BrierParts:
+    """Split the Brier score of `brier` (Murphy 1973) over equal-width bins of each class.
+
+    Examples
+    --------
+    >>> parts = brier_decomposition(np.array([0, 1]), np.array([[0.8, 0.2], [0.3, 0.7]]))
+    >>> round(parts.reliability - parts.resolution + parts.uncertainty + parts.within, 6)
+    0.13
+    """
+    _same_rows("probs", len(y), len(probs))
+    truth = np.eye(probs.shape[1])[y.astype(int)]
+    base, edges = truth.mean(axis=0), np.linspace(0.0, 1.0, bins + 1)[1:-1]
+    reliability = resolution = 0.0
+    for stated, true, rate in zip(probs.T, truth.T, base, strict=True):
+        which = np.digitize(stated, edges, right=True)
+        count = np.bincount(which, minlength=bins)
+        filled = count > 0
+        mean, share = (np.bincount(which, x, bins)[filled] / count[filled] for x in (stated, true))
+        reliability += float((count[filled] * (mean - share) ** 2).sum() / len(y))
+        resolution += float((count[filled] * (share - rate) ** 2).sum() / len(y))
+    uncertainty = float((base * (1 - base)).sum())
+    within = brier(y, probs) - reliability + resolution - uncertainty
+    return BrierParts(reliability, resolution, uncertainty, within)
+
+
 def accuracy(y: np.ndarray, probs: np.ndarray) -> float:
     """Share of rows whose most probable class is the true one.
 
@@ -197,6 +246,25 @@ def interval(draws: np.ndarray, level: float = 0.9) -> tuple[np.ndarray, np.ndar
     """
     lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return lower, upper
+
+
+def interval_score(
+    y: np.ndarray, lower: np.ndarray, upper: np.ndarray, level: float = 0.9
+) -> np.ndarray:
+    """Interval score of each row, ``(row,)``, in units of y; lower is better.
+
+    The width, plus ``2 / (1 - level)`` times the distance of y from an interval that misses it
+    (Gneiting and Raftery 2007, doi:10.1198/016214506000001437, equation 43).
+
+    Examples
+    --------
+    >>> interval_score(np.array([0.0, 3.0]), np.full(2, -1.0), np.full(2, 1.0), 0.9).tolist()
+    [2.0, 42.0]
+    """
+    _same_rows("lower", len(y), len(lower))
+    _same_rows("upper", len(y), len(upper))
+    missed = np.maximum(lower - y, 0) + np.maximum(y - upper, 0)
+    return upper - lower + 2 * missed / round(1 - level, 12)
 
 
 def coverage(y: np.ndarray, draws: np.ndarray, level: float = 0.9) -> float:

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import DiagnosticsError
+from .resampling import bootstrap_interval
 
 _FALSE_REJECTION = 0.05
 _RECALL = 0.95
+_SCORES = ("auroc", "aupr", "fpr95", "detected")
 
 
 def novelty_scores(
@@ -152,6 +154,47 @@ def separation(known: np.ndarray, novel: np.ndarray) -> Separation:
         known=len(known),
         novel=len(novel),
     )
+
+
+def separation_intervals(
+    known: np.ndarray, novel: np.ndarray, level: float = 0.95, resamples: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """Return bootstrap intervals of a `separation`, known and novel rows resampled apart.
+
+    Parameters
+    ----------
+    known, novel
+        As for `separation`.
+    level, resamples
+        As for `bootstrap_interval`.
+
+    Returns
+    -------
+    dict
+        ``auroc``, ``aupr``, ``fpr95`` and ``detected``: the ends of each, from 0 to 1.
+
+    Raises
+    ------
+    DiagnosticsError
+        As `separation`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> ends = separation_intervals(rng.normal(size=200), 2 + rng.normal(size=100), resamples=50)
+    >>> low, high = ends["auroc"]
+    >>> low < 0.92 < high
+    True
+    """
+    known, novel = _finite("known", known), _finite("novel", novel)
+
+    def score(i: np.ndarray, j: np.ndarray) -> list[float]:
+        found = separation(known[i], novel[j])
+        return [getattr(found, name) for name in _SCORES]
+
+    ends = bootstrap_interval(score, len(known), len(novel), level=level, resamples=resamples)
+    low, high = np.clip(ends, 0.0, 1.0)
+    return {name: (float(a), float(b)) for name, a, b in zip(_SCORES, low, high, strict=True)}
 
 
 def _probabilities(probs: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Fidelity: how far every method's predictions lie from those of long NUTS runs, at what cost.
 
-One run (R-hat of NUTS's predictions below 1.005; 14 minutes on two cores that had four times as
-much to do).  Mean difference, yacht, and total variation, moons: HMC and MCLMC .02, .001;
+One run (R-hat of NUTS's predictions at most 1.004; 9 minutes, 7 of CPU, on two cores that had other
+work too).  Mean difference, yacht, and total variation, moons: HMC and MCLMC .02, .001;
 SGHMC .06, .001; SGLD, stuck at such small steps, 1.2, .002; ensemble .09, .013; MAP .13, .013;
 full rank .15, .04; IAF .16, .09; MC dropout 1.1, .08; Laplace 1e7 and .34, linearised .19, .014.
 """
@@ -21,7 +21,6 @@ import ppbdl
 from ppbdl import HMC, MAP, MCLMC, NUTS, SGHMC, SGLD, SVI, SWAG, Ensemble
 from ppbdl import diagnostics as dx
 from ppbdl.datasets import load
-from ppbdl.diagnostics.fidelity import plot_fidelity
 from ppbdl.models import BNN, Categorical, Normal
 
 
@@ -89,7 +88,7 @@ def main(out="out", steps=20_000, draws=750, only=None) -> dict[str, float]:
         measures[f"{name}: seconds"] = dict(table["seconds_compiling"] + table["seconds_running"])
 
     Path(out).mkdir(parents=True, exist_ok=True)
-    plot_fidelity(measures).savefig(Path(out) / "10_fidelity.png", dpi=120, transparent=False)
+    dx.plot_fidelity(measures).savefig(Path(out) / "10_fidelity.png", dpi=120, transparent=False)
     return results
 
 

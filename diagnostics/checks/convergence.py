@@ -124,6 +124,8 @@ def _refusal(array: np.ndarray, kind: str) -> str:
         return "One chain cannot show that it converged. Run at least 4."
     if not np.isfinite(array).all():
         return "Some draws are not finite: see whether the fit ended."
+    if not np.ptp(array, axis=(0, 1)).any():
+        return "All draws are the same: there is nothing to compare."
     return ""
 
 

@@ -86,7 +86,9 @@ def test_distance_of_a_known_shift(make_fit: Make) -> None:
 
 def test_distance_between_classes(make_classes: Make) -> None:
     fit = make_classes()
-    assert d.distance(fit, fit) == {"agreement": 1.0, "total_variation": 0.0}
+    assert d.distance(fit, fit) == {
+        "agreement": 1.0, "total_variation": 0.0, "uncertainty_rank_correlation": 1.0,
+    }  # fmt: skip
     flipped = fit.copy()
     flipped["predictions"]["y_probs"] = 0 * fit["predictions"]["y_probs"] + [0.0, 0.0, 1.0]
     probs = np.asarray(d.decompose(fit)["probs"])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from ppbdl import diagnostics as d
-from ppbdl.diagnostics.fidelity import plot_fidelity
 
 CLASSES = ["bag", "boot", "shirt"]
 RNG = np.random.default_rng(0)
@@ -137,7 +136,7 @@ def test_a_sweep_has_a_mean_and_a_band_for_each_class_that_matters() -> None:
 def test_fidelity_has_a_dot_for_each_positive_number_in_rows_by_the_first_measure() -> None:
     far = {"NUTS": 0.0, "MAP": 0.3, "VI": 0.02, "failed": np.nan}
     seconds = {"NUTS": 60.0, "MAP": 2.0, "VI": 4.0, "Laplace": 3.0}
-    figure = plot_fidelity({"total variation": far, "seconds": seconds})
+    figure = d.plot_fidelity({"total variation": far, "seconds": seconds})
     figure.savefig(io.BytesIO(), format="png")
     rows = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert rows == ["NUTS", "failed", "Laplace", "VI", "MAP"]
@@ -159,7 +158,7 @@ def test_fidelity_has_a_dot_for_each_positive_number_in_rows_by_the_first_measur
 
 def test_a_number_far_beyond_the_others_is_written() -> None:
     far = {"MAP": 0.2, "VI": 0.1, "SWAG": 0.3, "Laplace": 2e7}
-    (axes,) = plot_fidelity({"Wasserstein": far}).axes
+    (axes,) = d.plot_fidelity({"Wasserstein": far}).axes
     assert len(axes.collections[0].get_offsets()) == 3
     assert [text.get_text() for text in axes.texts] == ["2e+07 ▶"]
     assert axes.get_xlim()[1] < 1
@@ -176,8 +175,8 @@ def test_a_number_far_beyond_the_others_is_written() -> None:
         (lambda: d.plot_class_draws({"VI": np.ones((2, 3))}, ["boot"], CLASSES), "draws['VI']"),
         (lambda: d.plot_sweep(SWEEP, ANGLE[1:], "angle", CLASSES), "draws['a']"),
         (lambda: d.plot_sweep({}, ANGLE, "angle", CLASSES), "draws"),
-        (lambda: plot_fidelity({}), "measures"),
-        (lambda: plot_fidelity({"seconds": {"MAP": 0.0}}), "measures['seconds']"),
+        (lambda: d.plot_fidelity({}), "measures"),
+        (lambda: d.plot_fidelity({"seconds": {"MAP": 0.0}}), "measures['seconds']"),
     ],
 )
 def test_shapes_are_checked(call: Callable, argument: str) -> None:
