@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpyro.distributions as dist
 from jax.scipy.special import ndtr
+from numpyro import distributions as dist
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions import transforms as bijections
 from numpyro.handlers import block, seed, substitute

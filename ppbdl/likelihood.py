@@ -21,10 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import polygamma
+from numpyro import distributions as dist
 from numpyro.distributions import biject_to
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import lazy_property

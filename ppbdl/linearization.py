@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import biject_to
+from numpyro import distributions as dist
 from numpyro.handlers import block, seed, substitute, trace
 from numpyro.primitives import Messenger
 
@@ -49,7 +49,7 @@ def run_at(
     def place(site: dict[str, Any]) -> Array | None:
         if site["type"] != "sample" or site["name"] not in values:
             return None
-        value, transform = values[site["name"]], biject_to(site["fn"].support)
+        value, transform = values[site["name"]], dist.biject_to(site["fn"].support)
         there = transform(value)
         if jnp.shape(there) != tuple(site["fn"].shape()):
             raise ModelError(
@@ -135,7 +135,7 @@ class _Linearizing(Messenger):
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample" and msg["name"] in self._mode:
-            self._values[msg["name"]] = biject_to(msg["fn"].support).inv(msg["value"])
+            self._values[msg["name"]] = dist.biject_to(msg["fn"].support).inv(msg["value"])
 
 
 def delta_method(

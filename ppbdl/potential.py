@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import biject_to
+from numpyro import distributions as dist
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.util import potential_energy
 
@@ -45,7 +45,7 @@ def constrained(
 
     def place(site: dict[str, Any]) -> Array | None:
         if site["type"] == "sample" and site["name"] in values:
-            return biject_to(site["fn"].support)(values[site["name"]])
+            return dist.biject_to(site["fn"].support)(values[site["name"]])
         return None
 
     sites = trace(substitute(seed(model, key), substitute_fn=place)).get_trace(x, y)

@@ -133,3 +133,18 @@ def test_a_planted_violation_is_caught(sources, message):
 )
 def test_what_is_allowed_is_not_caught(sources):
     assert violations(sources) == []
+
+
+def test_numpyro_is_imported_whole_before_its_distributions():
+    """ArviZ leaves a lazy NumPyro behind: `import numpyro.distributions` would then run it twice.
+
+    The second copy lacks its own parts, and `numpyro.factor` falls over.
+    """
+    for path in [*(ROOT / "ppbdl").rglob("*.py"), *(ROOT / "models").rglob("*.py")]:
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [str(node.module)]
+            if any(name.partition(".")[0] == "numpyro" for name in names):
+                assert not names[0].startswith("numpyro.distributions"), path
+                break

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from numpyro.distributions import constraints
+from numpyro import distributions as dist
 from numpyro.distributions.transforms import ComposeTransform, Transform
 from numpyro.distributions.util import sum_rightmost
 
 from ..errors import InputError
 from ..types import Array
 
-REAL: Any = constraints.real  # NumPyro declares properties, and its own transforms set values
-REAL_VECTOR: Any = constraints.real_vector
+REAL: Any = dist.constraints.real  # NumPyro declares properties, and its own transforms set values
+REAL_VECTOR: Any = dist.constraints.real_vector
 
 
 class Bijection(Transform):

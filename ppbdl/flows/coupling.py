@@ -14,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints
+from numpyro import distributions as dist
 
 from ..errors import InputError
 from ..types import Array
@@ -52,7 +52,7 @@ class Coupling(Bijection):
 
     @property
     def domain(self) -> Any:
-        return constraints.independent(constraints.real, len(self.mask.shape))
+        return dist.constraints.independent(dist.constraints.real, len(self.mask.shape))
 
     codomain = domain
 

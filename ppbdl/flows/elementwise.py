@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from numpyro.distributions import constraints
+from numpyro import distributions as dist
 
 from ..errors import InputError
 from ..types import Array
@@ -155,7 +155,7 @@ class Logit(Bijection):
     @property
     def domain(self) -> Any:
         margin = self.lam / (1 - 2 * self.lam)
-        return constraints.open_interval(-margin, 1 + margin)
+        return dist.constraints.open_interval(-margin, 1 + margin)
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         slope = 1 - 2 * self.lam
@@ -172,5 +172,5 @@ class Logit(Bijection):
 
 def _between(low: float, high: float) -> Any:
     if math.isinf(high):
-        return constraints.positive if low == 0 else constraints.greater_than(low)
-    return constraints.open_interval(low, high)
+        return dist.constraints.positive if low == 0 else dist.constraints.greater_than(low)
+    return dist.constraints.open_interval(low, high)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from numpyro import distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import sum_rightmost

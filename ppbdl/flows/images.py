@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-from numpyro.distributions import constraints
+from numpyro import distributions as dist
 from numpyro.distributions.util import sum_rightmost
 
 from ..errors import InputError
 from ..types import Array
 from .bijection import Bijection
 
-_IMAGE: Any = constraints.independent(constraints.real, 3)
+_IMAGE: Any = dist.constraints.independent(dist.constraints.real, 3)
 
 
 class Squeeze(Bijection):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from numpyro.distributions.transforms import Transform
+from numpyro import distributions as dist
 
 from ..types import Array
 from .bijection import Bijection, Chain
@@ -34,7 +34,7 @@ class Repeat(Bijection):
 
     arrays = ("weights",)
 
-    def __init__(self, layer: Callable[[Any], Transform], weights: Any):
+    def __init__(self, layer: Callable[[Any], dist.transforms.Transform], weights: Any):
         self.layer, self.weights = layer, weights
 
     @property

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
+from numpyro import distributions as dist
 from numpyro.handlers import replay, substitute
 from numpyro.infer import elbo
 

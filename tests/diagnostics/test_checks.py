@@ -66,7 +66,7 @@ def test_disagreeing_weights_of_a_network_are_information(make_fit: Make) -> Non
 
 @pytest.mark.parametrize(
     ("noise", "verdict", "words"),
-    [(0.5, "pass", "chance"), (0.2, "fail", "overconfident"), (2.0, "fail", "underconfident")],
+    [(0.5, "pass", "chance"), (0.2, "fail", "overconfident"), (2.0, "warn", "underconfident")],
 )
 def test_coverage_tells_the_noise_scale(
     make_fit: Make, noise: float, verdict: str, words: str

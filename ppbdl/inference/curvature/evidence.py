@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
+from numpyro import distributions as dist
 from scipy.optimize import minimize_scalar
 
 from ...errors import ModelError
