@@ -23,7 +23,7 @@ FLOORS = [
         "guides",
     },
     {"handlers", "potential", "streaming", "prediction", "scoring", "datatree", "storage"}
-    | {"gaussian", "likelihood", "linearization"}
+    | {"gaussian", "likelihood", "fisher", "linearization"}
     | {"models"},
     {"inference", "fitting", "comparison", "calibration"},
     {"cli", "__init__"},

@@ -7,7 +7,8 @@ import numpyro.distributions as dist
 import pytest
 
 import ppbdl
-from ppbdl.likelihood import fisher_root, likelihood_of
+from ppbdl.fisher import fisher_root
+from ppbdl.likelihood import likelihood_of
 
 # Values of y with the weights of a sum, or of a trapezoidal rule that goes far into the tails.
 GRID = np.linspace(-16, 16, 20_001)

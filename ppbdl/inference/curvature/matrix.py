@@ -24,9 +24,10 @@ from jax.extend.core import Literal
 
 from ...compiling import Program
 from ...errors import InputError
+from ...fisher import fisher_root
 from ...gaussian import add, join
 from ...latents import is_real
-from ...likelihood import Likelihood, fisher_root, likelihood_of
+from ...likelihood import Likelihood, likelihood_of
 from ...linearization import run_at
 from ...structure import Structure
 from ...types import Array, Key, Model
