@@ -1,6 +1,12 @@
 """Declarative models: frozen dataclasses that are NumPyro programs ``(x, y=None)``."""
 
 from .bnn import BNN as BNN
+from .flows import IAF as IAF
+from .flows import MAF as MAF
+from .flows import NSF as NSF
+from .flows import FlowDensity as FlowDensity
+from .flows import PlanarFlow as PlanarFlow
+from .flows import RealNVP as RealNVP
 from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical
 from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal
@@ -11,6 +17,5 @@ from .priors import Horseshoe as Horseshoe
 from .priors import LayerScale as LayerScale
 from .priors import ScaleInvariant as ScaleInvariant
 from .priors import ScaleMixture as ScaleMixture
-from .realnvp import RealNVP as RealNVP
 from .stochastic import StochasticUnits as StochasticUnits
 from .vae import VAE as VAE

@@ -16,7 +16,7 @@ from numpyro.util import not_jax_tracer
 
 from ..errors import InputError
 from ..types import Array
-from .bijection import flatten
+from .bijection import Chain, flatten
 from .coupling import Coupling
 
 
@@ -55,6 +55,14 @@ class Flow(dist.TransformedDistribution):
         bijections = flatten(bijections)
         _require_moved(bijections)
         super().__init__(base, list(bijections))
+
+    def forward(self, z: Array) -> Array:
+        """Map z to f(z)."""
+        return Chain(self.transforms)(jnp.asarray(z))
+
+    def inverse(self, value: Array) -> Array:
+        """Map a value to its z."""
+        return Chain(self.transforms).inv(jnp.asarray(value))
 
     def log_prob(self, value: Array, intermediates: Any = None) -> Array:
         """Log density of each event, shape ``value.shape`` less the event's axes."""

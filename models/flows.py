@@ -1,0 +1,399 @@
+"""Densities by normalizing flows: equal layers, each of which a network steers.
+
+    z ~ N(0, I),    y = f_L(... f_1(z; c_1, x) ...; c_L, x)
+
+Every layer is followed by a reversal of the features, so that what one keeps the next one moves.
+With a context, x of some width, it is a conditional density p(y | x): every network sees x.
+
+Without a prior the networks' weights are parameters, and `MAP` is maximum likelihood.  With one
+they are random variables, and so is the density: `SVI`, `Laplace`, SG-MCMC and ensembles then tell
+how far it is known.  Standardise the data (`Data.standardized`): the flows start as the identity.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.handlers import block, seed
+
+from ppbdl.errors import InputError, require_positive, require_whole
+from ppbdl.flows import (
+    Affine,
+    Autoregressive,
+    Bijection,
+    Chain,
+    Coupling,
+    Flow,
+    Planar,
+    Reverse,
+    Transformer,
+    affine,
+    half,
+    made,
+    mlp,
+    rational_quadratic,
+)
+from ppbdl.module import Prior, haiku_module, random_haiku_module
+from ppbdl.posterior import Posterior, placing
+from ppbdl.prediction import inputs_of
+from ppbdl.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class FlowDensity(ABC):
+    """A density over vectors, of which the subclasses choose the layer.
+
+    Parameters
+    ----------
+    features
+        Width of y, (rows, features).
+    layers, width
+        Number of layers, and units of the two hidden layers of each one's network.
+    prior
+        The weights' prior, as for `random_haiku_module`; None makes them parameters.
+    """
+
+    features: int
+    layers: int
+    width: int = 64
+    prior: Prior | None = None
+
+    def __post_init__(self) -> None:
+        require_whole(features=self.features, layers=self.layers, width=self.width)
+
+    @abstractmethod
+    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
+        """Give one layer's network, a Haiku function of (h) or of (h, context), and h's width."""
+
+    @abstractmethod
+    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
+        """Give one layer, from z towards y, of its network with the weights and context in."""
+
+    def flow(self, x: Any) -> Flow:
+        """Declare the networks, inside a NumPyro program, and give the distribution of y.
+
+        Parameters
+        ----------
+        x
+            (rows, 0) for one density of all rows, or (rows, k) for a density given the context.
+        """
+        if jnp.ndim(x) != 2:
+            raise InputError(
+                "x",
+                expected="a context of shape (rows, k), or (rows, 0) for none",
+                got=f"shape {jnp.shape(x)}",
+                remedy="Flatten the context, or embed it with a network of your own.",
+            )
+        rows, context = x.shape
+        given = (x,) if context else ()
+        network, kept = self.conditioner(context)
+        shown = [
+            jax.ShapeDtypeStruct((1, n), jnp.result_type(float))
+            for n in ((kept, context) if context else (kept,))
+        ]
+
+        def layer(net: Callable[..., Any]) -> Bijection:
+            return self.bijection(lambda h: net(h, *given))
+
+        nets = [self._declare(f"flow_{i}", network, shown) for i in range(self.layers)]
+        base = dist.Normal(0.0, 1.0).expand([*([rows] if context else []), self.features])
+        return Flow(base.to_event(1), [layer(net) for net in nets])
+
+    def _declare(self, name: str, network: Any, shown: list[Any]) -> Callable[..., Any]:
+        if self.prior is None:
+            return haiku_module(name, network, *shown)
+        return random_haiku_module(name, network, self.prior, *shown)
+
+    def __call__(self, x: Any, y: Any = None) -> None:
+        """Declare the model: the weights, and ``y`` of shape (rows, features)."""
+        flow = self.flow(x)
+        if y is not None and jnp.shape(y)[1:] != (self.features,):
+            raise InputError(
+                "y",
+                expected=f"shape (rows, {self.features}), the density's features",
+                got=f"shape {jnp.shape(y)}",
+                remedy="Make the model for the width of y; a single feature needs y[:, None].",
+            )
+        with numpyro.plate("data", x.shape[0]):
+            numpyro.sample("y", flow, obs=y)
+
+    def fitted(
+        self,
+        posterior: Posterior,
+        x: Any = None,
+        *,
+        chain: int = 0,
+        draw: int = 0,
+        temperature: float = 1.0,
+    ) -> Flow:
+        """Give the fitted flow as a distribution in the user's units: to sample, score, map.
+
+        Parameters
+        ----------
+        posterior
+            What `fit` gave for this model.
+        x
+            The contexts, (rows, k), in the user's units; None without any.
+        chain, draw
+            Which draw of the weights.
+        temperature
+            Standard deviation of the base: below 1 the samples are more typical, and vary less
+            (Kingma and Dhariwal 2018, section 6).
+        """
+        return fitted(self.flow, posterior, x, chain, draw, temperature)
+
+
+def fitted(
+    declare: Callable[[Any], Flow],
+    posterior: Posterior,
+    x: Any,
+    chain: int,
+    draw: int,
+    temperature: float,
+) -> Flow:
+    """Give the flow that a program declares, with one draw of its weights, in the user's units."""
+    require_positive(temperature=temperature)
+    x = inputs_of(posterior, np.zeros((1, 0)) if x is None else x)
+    values = {name: jnp.asarray(a[chain, draw]) for name, a in posterior.draws.items()}
+    learned = jax.tree.map(lambda a: jnp.asarray(a[chain]), (posterior.params, posterior.mutables))
+    with block(), seed(rng_seed=0):
+        flow: Any = placing(declare, values, learned)(x)
+    shape, event = flow.base_dist.shape(), len(flow.base_dist.event_shape)
+    base = dist.Normal(0.0, temperature).expand(shape).to_event(event)
+    scaling, back = posterior.scaling, []
+    if scaling is not None and scaling.y_mean is not None:
+        back = [Affine(jnp.asarray(scaling.y_mean), jnp.log(jnp.asarray(scaling.y_sd)))]
+    return Flow(base, [*flow.transforms, *back])
+
+
+@dataclass(frozen=True, eq=False)
+class RealNVP(FlowDensity):
+    """Affine couplings: Dinh et al. (2017), *Density Estimation using Real NVP*.
+
+    It scores and samples in one pass.  For the parameters see `FlowDensity`; it takes at least two
+    features, and two layers, to move them all.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl
+    >>> y = np.random.default_rng(0).normal(size=(100, 2))
+    >>> model = RealNVP(features=2, layers=2, width=8)
+    >>> data = ppbdl.Data(None, y)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.MAP(steps=50), progress=False)
+    >>> ppbdl.log_likelihood(1, model, posterior, data)["y"].shape
+    (1, 1, 100)
+    >>> flow = model.fitted(posterior)
+    >>> bool(abs(flow.forward(flow.inverse(y)) - y).max() < 1e-4)
+    True
+    """
+
+    layers: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_two(self)
+
+    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
+        return _halves(self, affine(), context)
+
+    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
+        return Chain([Coupling(affine(), net, half(self.features)), Reverse()])
+
+
+@dataclass(frozen=True, eq=False)
+class NSF(FlowDensity):
+    """Spline couplings: Durkan et al. (2019), *Neural Spline Flows*.
+
+    It scores and samples in one pass, and bends where an affine coupling can only stretch.
+
+    Parameters
+    ----------
+    features, layers, width, prior
+        As for `FlowDensity`; at least two features, and two layers, to move them all.
+    bins, bound
+        Of the splines, which are the identity outside of [-bound, bound]: standardise y.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl
+    >>> x = np.random.default_rng(0).uniform(-1, 1, size=(100, 1))
+    >>> data = ppbdl.Data(x, np.concatenate([x, x**2], axis=1)).standardized()
+    >>> model = NSF(features=2, layers=2, width=8)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.MAP(steps=50), progress=False)
+    >>> model.fitted(posterior, x[:3], temperature=0.5).sample(ppbdl.types.as_key(1)).shape
+    (3, 2)
+    """
+
+    layers: int = 6
+    bins: int = 8
+    bound: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_two(self)
+        self._transformer()
+
+    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
+        return _halves(self, self._transformer(), context)
+
+    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
+        return Chain([Coupling(self._transformer(), net, half(self.features)), Reverse()])
+
+    def _transformer(self) -> Transformer:
+        return rational_quadratic(self.bins, self.bound)
+
+
+@dataclass(frozen=True, eq=False)
+class MAF(FlowDensity):
+    """Masked autoregressive flow: Papamakarios et al. (2017).
+
+    It scores in one pass, and samples in one for each feature and layer.
+
+    Parameters
+    ----------
+    features, layers, width, prior
+        As for `FlowDensity`; `width` at least features - 1, so that each sees all before it.
+    transformer
+        ``ppbdl.flows.affine()``, or ``rational_quadratic()`` for the autoregressive spline flow.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl
+    >>> data = ppbdl.Data(None, np.random.default_rng(0).normal(size=(100, 3)))
+    >>> model = MAF(features=3, layers=2, width=8)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.MAP(steps=50), progress=False)
+    >>> model.fitted(posterior).sample(ppbdl.types.as_key(1), (7,)).shape
+    (7, 3)
+    """
+
+    layers: int = 5
+    transformer: Transformer = affine()  # noqa: RUF009  an immutable value
+
+    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
+        return _masked(self, self.transformer, context)
+
+    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
+        return Chain([Autoregressive(self.transformer, net).inv, Reverse()])
+
+
+@dataclass(frozen=True, eq=False)
+class IAF(FlowDensity):
+    """Inverse autoregressive flow: Kingma et al. (2016); `MAF` read backwards.
+
+    It samples in one pass, and scores given rows in one for each feature and layer: made for a
+    guide, ``AutoFlow(IAF)``, rather than to be fitted to data.
+
+    Parameters
+    ----------
+    features, layers, width, prior, transformer
+        As for `MAF`.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl
+    >>> data = ppbdl.Data(None, np.random.default_rng(0).normal(size=(50, 2)))
+    >>> model = IAF(features=2, layers=2, width=8)
+    >>> ppbdl.fit(0, model, data, ppbdl.MAP(steps=10), progress=False).shape
+    (1, 1)
+    """
+
+    layers: int = 4
+    transformer: Transformer = affine()  # noqa: RUF009  an immutable value
+
+    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
+        return _masked(self, self.transformer, context)
+
+    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
+        return Chain([Autoregressive(self.transformer, net), Reverse()])
+
+
+@dataclass(frozen=True, eq=False)
+class PlanarFlow(FlowDensity):
+    """A stack of planar maps: Rezende and Mohamed (2015), *Variational Inference with Flows*.
+
+    Each map bends space along one direction, so that many are wanted.  They lead from y to z: it
+    scores in one pass, and samples by bisection.
+
+    Parameters
+    ----------
+    features, layers, prior
+        As for `FlowDensity`.
+    width
+        Units of the networks that move the maps with a context; without one there are none.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl
+    >>> data = ppbdl.Data(None, np.random.default_rng(0).normal(size=(100, 2)))
+    >>> model = PlanarFlow(features=2, layers=4)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.MAP(steps=50), progress=False)
+    >>> model.fitted(posterior).sample(ppbdl.types.as_key(1), (7,)).shape
+    (7, 2)
+    """
+
+    layers: int = 16
+
+    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
+        return _planar(self.features, (self.width, self.width), context), 0
+
+    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
+        return Planar(**net(jnp.zeros(0))).inv
+
+
+def _halves(density: FlowDensity, transformer: Transformer, context: int) -> tuple[Any, int]:
+    kept = density.features // 2
+    outputs = (density.features - kept) * transformer.width
+    return mlp(outputs, (density.width, density.width), context), kept
+
+
+def _masked(density: FlowDensity, transformer: Transformer, context: int) -> tuple[Any, int]:
+    hidden = (density.width, density.width)
+    return made(density.features, transformer.width, hidden, context), density.features
+
+
+@functools.lru_cache(maxsize=256)
+def _planar(features: int, hidden: tuple[int, ...], context: int) -> Callable[..., Any]:
+    scale = 1 / math.sqrt(features)  # as Planar.start
+
+    def network(_: Array, given: Array | None = None) -> dict[str, Array]:
+        direction, shift = (
+            hk.initializers.RandomNormal(scale),
+            hk.initializers.RandomNormal(0.1 * scale),
+        )
+        weights = {
+            "direction": hk.get_parameter("direction", [features], init=direction),
+            "shift": hk.get_parameter("shift", [features], init=shift),
+            "bias": hk.get_parameter("bias", [], init=jnp.zeros),
+        }
+        if given is None:
+            return weights
+        moved = mlp(2 * features + 1, hidden)(given)
+        return {
+            "direction": weights["direction"] + moved[..., :features],
+            "shift": weights["shift"] + moved[..., features:-1],
+            "bias": weights["bias"] + moved[..., -1],
+        }
+
+    return network
+
+
+def _require_two(density: FlowDensity) -> None:
+    for name in ("features", "layers"):
+        if getattr(density, name) < 2:
+            raise InputError(
+                name,
+                expected="at least 2 for couplings, where one half decides how the other moves",
+                got=str(getattr(density, name)),
+                remedy="Take an MAF for a single feature.",
+            )
