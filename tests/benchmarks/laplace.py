@@ -24,7 +24,8 @@ import numpyro.distributions as dist
 
 import ppbdl
 import ppbdl.models
-from ppbdl.inference.curvature.matrix import Point, curvature_of, layout_of
+from ppbdl.inference.curvature.layout import Point, layout_of
+from ppbdl.inference.curvature.matrix import curvature_of
 from ppbdl.inference.curvature.precision import Prior, dense, diagonal, kronecker, potential
 from ppbdl.inference.curvature.sums import Rows
 from ppbdl.latents import initial_latents

@@ -17,7 +17,8 @@ from ppbdl.gaussian import Gaussian, first_chain, join
 from ppbdl.inference import laplace
 from ppbdl.inference.curvature import sums
 from ppbdl.inference.curvature.evidence import tuned
-from ppbdl.inference.curvature.matrix import Point, curvature_of, layout_of
+from ppbdl.inference.curvature.layout import Point, layout_of
+from ppbdl.inference.curvature.matrix import curvature_of
 from ppbdl.inference.curvature.precision import Prior, dense, diagonal, kronecker
 from ppbdl.inference.curvature.products import low_rank
 from ppbdl.inference.curvature.sums import Rows

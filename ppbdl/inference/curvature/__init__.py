@@ -2,10 +2,10 @@
 
 from .evidence import Tuned as Tuned
 from .evidence import tuned as tuned
+from .layout import Point as Point
+from .layout import layout_of as layout_of
 from .matrix import Curvature as Curvature
-from .matrix import Point as Point
 from .matrix import curvature_of as curvature_of
-from .matrix import layout_of as layout_of
 from .precision import PROGRAMS as PROGRAMS
 from .precision import Prior as Prior
 from .precision import diagonal as diagonal

@@ -27,7 +27,8 @@ from ...gaussian import Dense, Diagonal, Kronecker, LowRank, join
 from ...latents import is_real
 from ...linearization import run_at
 from ...types import Array, Model
-from .matrix import Curvature, Point
+from .layout import Point
+from .matrix import Curvature
 from .precision import Prior
 from .sums import Rows
 

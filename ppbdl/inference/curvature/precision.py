@@ -19,7 +19,8 @@ from ...compiling import Program
 from ...errors import FitError, ModelError
 from ...gaussian import Dense, Diagonal, Kronecker, add, join
 from ...types import Array
-from .matrix import Curvature, Point
+from .layout import Point
+from .matrix import Curvature
 from .sums import Rows
 
 

@@ -19,7 +19,8 @@ from ...errors import ModelError
 from ...gaussian import LowRank
 from ...streaming import BUDGET
 from ...types import Array, Key
-from .matrix import Curvature, Point
+from .layout import Point
+from .matrix import Curvature
 from .precision import EIGEN, Prior, descend, hopeless
 from .sums import Rows
 
