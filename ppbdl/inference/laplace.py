@@ -27,14 +27,14 @@ import optax
 
 from ..compiling import Program
 from ..data import Data
-from ..errors import InputError, ModelError, require_whole
+from ..errors import InputError, require_whole
 from ..gaussian import Gaussian, add, first_chain, join
 from ..guides.mode import MODE, UnconstrainedDelta
 from ..linearization import run_at
 from ..noise import normal
 from ..posterior import Posterior, seed_of
 from ..streaming import BUDGET
-from ..structure import Structure, inspect_model, shapes_of
+from ..structure import inspect_model, shapes_of
 from ..types import Array, Key, Model
 from .curvature import (
     PROGRAMS,
@@ -53,10 +53,12 @@ from .curvature import (
     newton_without,
     perturbed,
     potential,
+    rows_of,
     tuned,
     warn,
 )
 from .elbo import joint_density
+from .refusals import refuse
 from .svi import SVI, optimise
 
 _CURVATURES = ("full", "kronecker", "diagonal", "low_rank")
@@ -152,16 +154,15 @@ class Laplace:
             If a NaN or an infinity arises, or a direction has no curvature at all.
         """
         structure = inspect_model(model, shapes_of(data), self.batch_size)
-        _refuse(structure)
+        refuse("Laplace", structure, allow=("params", "mutables"))
         keys = jax.random.split(key)
         svi = SVI(UnconstrainedDelta(), self.optimizer, self.steps, self.batch_size, draws=1)
         found = optimise(keys[0], model, data, svi, method=self, progress=progress)
         start = time.perf_counter()
         params = dict(found.params)
         point = Point(first_chain(params.pop(MODE)), first_chain((params, found.mutables)))
-        x, y = jax.device_put((data.x, data.y))
-        rows = Rows(x, y, whole=_must_stay_together(model, structure, data))
-        layout = layout_of(model, structure, self.sites, point, x, y)
+        rows = rows_of(model, structure, data)
+        layout = layout_of(model, structure, self.sites, point, rows.x, rows.y)
         parts = curvature_of(model, layout)
         draws_of = _draws_of(model, self.batch_size is None)
         own = (*parts.programs, draws_of)
@@ -189,7 +190,7 @@ class Laplace:
             values = jax.vmap(lambda one: add(point.mode, layout.sites, one))(flat)
             log_q, gradients = jnp.zeros(self.draws), gradients + spent
         values = {site: values[site] for site in layout.sites}
-        head = (x, y) if self.batch_size is None else rows.block(0, self.batch_size)
+        head = rows[:2] if self.batch_size is None else rows.block(0, self.batch_size)
         draws, stats = jax.block_until_ready(draws_of(point, values, log_q, *head))
         stats["log_prior"] = stats["log_prior"] + tuning.log_prior(draws)
         arrays |= gaussian.arrays()
@@ -261,46 +262,3 @@ def _draws_of(model: Model, deterministic: bool) -> Program:
         return jax.tree.map(lambda a: a[None], jax.lax.map(one, (values, log_q)))
 
     return Program(draws)
-
-
-def _must_stay_together(model: Model, structure: Structure, data: Data) -> bool:
-    """Tell whether a block of rows has other latents than all of them."""
-    if data.rows == 1:
-        return True
-    try:
-        block = inspect_model(model, shapes_of(data), data.rows - 1)
-    except (TypeError, ValueError):  # the model takes all its rows, and no others
-        return True
-    return block.latents != structure.latents
-
-
-def _refuse(structure: Structure) -> None:
-    problems = (
-        (
-            structure.subsampled,
-            "no subsampling plate",
-            "Drop subsample_size; give batch_size instead.",
-        ),
-        (
-            structure.local,
-            "no latents of a minibatch's rows, which an amortised guide must draw",
-            "Drop infer={'local': True} and batch_size, or fit with SVI and a guide.",
-        ),
-        (
-            structure.discrete,
-            "continuous latents only",
-            "Fit with SVI(loss=numpyro.infer.TraceEnum_ELBO()), or with NUTS.",
-        ),
-    )
-    for sites, expected, remedy in problems:
-        if sites:
-            raise ModelError(
-                "model", expected=f"for Laplace, {expected}", got=str(list(sites)), remedy=remedy
-            )
-    if not structure.latents:
-        raise ModelError(
-            "model",
-            expected="for Laplace, at least one continuous latent site",
-            got="none",
-            remedy="Give the unknowns priors with numpyro.sample.",
-        )

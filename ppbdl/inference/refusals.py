@@ -1,4 +1,4 @@
-"""What a sampler cannot run on, and the errors that say so."""
+"""What a method cannot run on, and the errors that say so."""
 
 from __future__ import annotations
 
@@ -18,32 +18,37 @@ from .elbo import log_density
 TRIES = 100  # starting points to try until the density and its gradient are finite
 
 
-def refuse(method: str, structure: Structure) -> None:
-    """Raise `ModelError` if the model has parts that a sampler of this name would leave alone."""
-    problems = (
-        (
-            structure.subsampled,
-            "no subsampling plate: the chain would see one batch for ever",
-            "Drop subsample_size, or fit with SVI and batch_size.",
+def refuse(method: str, structure: Structure, allow: tuple[str, ...]) -> None:
+    """Raise `ModelError` if the model has parts with which a method of this name cannot deal.
+
+    `allow` has those with which it can, by the names that a `Structure` gives them.
+    """
+    problems = {
+        "subsampled": (
+            "no subsampling plate: it would see one batch for ever",
+            "Drop subsample_size, and give batch_size to a method that takes it.",
         ),
-        (
-            structure.params,
+        "params": (
             "no learnable parameters, which a sampler would leave where they start",
             "Give them priors: random_haiku_module, or numpyro.sample.",
         ),
-        (
-            structure.mutables,
+        "mutables": (
             "no mutable state",
             "Use a network without running statistics, or fit with SVI.",
         ),
-        (
-            structure.local,
-            "no latents marked as local, which an amortised guide must draw",
-            "Drop infer={'local': True}, or fit with SVI and the guide.",
+        "local": (
+            "no latents marked as local or of a minibatch's rows, which an amortised guide must "
+            "draw",
+            "Drop infer={'local': True} and batch_size, or fit with SVI and the guide.",
         ),
-    )
-    for sites, expected, remedy in problems:
-        if sites:
+        "discrete": (
+            "continuous latents only",
+            "Fit with SVI(loss=numpyro.infer.TraceEnum_ELBO()), or with NUTS.",
+        ),
+    }
+    for part, (expected, remedy) in problems.items():
+        sites = getattr(structure, part)
+        if sites and part not in allow:
             raise ModelError(
                 "model", expected=f"for {method}, {expected}", got=str(list(sites)), remedy=remedy
             )

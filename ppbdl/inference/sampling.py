@@ -179,7 +179,7 @@ def sample(key: Key, model: Model, data: Data, method: Any, *, progress: bool = 
         If the density is not finite at any of the starting points tried.
     """
     began = time.perf_counter()
-    refuse(method.name, inspect_model(model, shapes_of(data)))
+    refuse(method.name, inspect_model(model, shapes_of(data)), allow=("discrete",))
     # The numbers of draws and chains are no part of the programs.
     programs = programs_of(model, replace(method, draws=1, chains=1), shapes_of(data))
     compiled = programs.seconds_compiling

@@ -122,7 +122,8 @@ def sample(
     """Run the chains of SGLD or SGHMC, whose settings `method` has."""
     require_batch(method.batch_size, data)
     began = time.perf_counter()
-    refuse(method.name, inspect_model(model, shapes_of(data), method.batch_size))
+    structure = inspect_model(model, shapes_of(data), method.batch_size)
+    refuse(method.name, structure, allow=("discrete",))
     has_schedule = callable(method.step_size)
     schedule = method.step_size if has_schedule else None
     rule = Rule(friction, preconditioned, bool(method.cycles), schedule, method.batch_size)

@@ -523,6 +523,44 @@ def test_wrong_settings_are_refused(change, message):
     assert caught.value.argument == message
 
 
+def subsampling(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    with numpyro.plate("half", x.shape[0], subsample_size=4) as rows:
+        numpyro.sample("y", dist.Normal(w * x[rows, 0], 1.0), obs=None if y is None else y[rows])
+
+
+def amortised(x, y=None):
+    with numpyro.plate("data", x.shape[0]):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0), infer={"local": True})
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def switching(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0))
+    flip = numpyro.sample("flip", dist.Bernoulli(0.5))
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("y", dist.Normal(w * flip, 1.0), obs=y)
+
+
+def certain(x, y=None):
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("y", dist.Normal(x[:, 0], 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (subsampling, "subsampling plate.*half"),
+        (amortised, "local.*'z'"),
+        (switching, "continuous latents only.*'flip'"),
+        (certain, "at least one continuous latent"),
+    ],
+)
+def test_models_beyond_it_are_refused(model, message):
+    with pytest.raises(ppbdl.ModelError, match=message):
+        fit(replace(QUICK, steps=3), model, CORRELATED)
+
+
 def test_the_last_layer_needs_a_network():
     with pytest.raises(ppbdl.InputError, match="last layer"):
         fit(replace(QUICK, steps=3, sites="last"), REGRESSION, CORRELATED)
@@ -558,7 +596,7 @@ def test_white_noise_and_latents_are_one_to_one():
         noise = jax.random.normal(jax.random.key(0), (gaussian.size,))
         there = gaussian.at(noise)
         np.testing.assert_allclose(gaussian.noise(there), noise, rtol=1e-3, atol=1e-3)
-        root = jax.jacobian(lambda z: join(gaussian.at(z), SITES))(noise)  # noqa: B023
+        root = jax.jacobian(lambda z, at=gaussian.at: join(at(z), SITES))(noise)
         _, log_det = np.linalg.slogdet(np.float64(root))
         np.testing.assert_allclose(gaussian.log_det, -2 * log_det, rtol=1e-4)
         constant = gaussian.size * np.log(2 * np.pi)

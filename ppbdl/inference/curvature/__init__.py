@@ -18,3 +18,4 @@ from .products import low_rank as low_rank
 from .products import newton_without as newton_without
 from .products import perturbed as perturbed
 from .sums import Rows as Rows
+from .sums import rows_of as rows_of

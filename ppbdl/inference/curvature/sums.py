@@ -1,4 +1,4 @@
-"""Sums over the data's rows, in compiled blocks that fit a byte budget."""
+"""The data's rows, and sums over them in compiled blocks that fit a byte budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from ...compiling import Program
+from ...data import Data
 from ...streaming import BUDGET, largest_bytes
+from ...structure import Structure, inspect_model, shapes_of
+from ...types import Model
 
 
 class Sum:
@@ -54,3 +57,20 @@ class Rows(NamedTuple):
 
     def block(self, start: int, stop: int) -> tuple[Any, Any]:
         return jax.tree.map(lambda a: a[start:stop], (self.x, self.y))
+
+
+def rows_of(model: Model, structure: Structure, data: Data) -> Rows:
+    """Put the data on the device, and find whether their rows may be cut."""
+    x, y = jax.device_put((data.x, data.y))
+    return Rows(x, y, whole=_must_stay_together(model, structure, data))
+
+
+def _must_stay_together(model: Model, structure: Structure, data: Data) -> bool:
+    """Tell whether a block of rows has other latents than all of them."""
+    if data.rows == 1:
+        return True
+    try:
+        block = inspect_model(model, shapes_of(data), data.rows - 1)
+    except (TypeError, ValueError):  # the model takes all its rows, and no others
+        return True
+    return block.latents != structure.latents
