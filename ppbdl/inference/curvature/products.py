@@ -64,10 +64,10 @@ def newton_without(parts: Curvature, point: Point, rows: Rows, prior: Prior) -> 
     gradients = 0
     for _ in range(5):
         root, rounds = _whitening(prior), 0
+        times = functools.partial(_preconditioned, parts, point, rows, root)
 
-        def solve(slope: Array, root: Array = root) -> tuple[Array, Array]:
+        def solve(slope: Array, root: Array = root, times: Any = times) -> tuple[Array, Array]:
             nonlocal rounds
-            times = functools.partial(_preconditioned, parts, point, rows, root)  # noqa: B023
             step, spent = _conjugate_gradients(times, -slope[None] / root)
             rounds += spent
             return step[0] / root, -jnp.vdot(step[0] / root, slope)
