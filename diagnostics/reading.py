@@ -169,6 +169,13 @@ def losses(fit: xr.DataTree) -> np.ndarray | None:
     return np.asarray(array.values, dtype=float).reshape(-1, array.shape[-1])
 
 
+def kept_losses(fit: xr.DataTree) -> xr.DataArray | None:
+    """Return the loss ``(chain, look)`` of rows kept back by early stopping, or None."""
+    if not _has(fit, "optimization", "kept_loss"):
+        return None
+    return fit["optimization"]["kept_loss"].transpose("chain", "look")
+
+
 def held_out(fit: xr.DataTree) -> np.ndarray | None:
     """Return the held-out observations ``(row,)``, or None where the tree kept none back."""
     return values(fit, "predictions_observed_data", observed_name(fit))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .fitting import fit as fit
     from .guides import MNF as MNF
     from .guides import AutoDelta as AutoDelta
+    from .guides import AutoFlow as AutoFlow
     from .guides import AutoNormal as AutoNormal
     from .guides import ConcreteDropout as ConcreteDropout
     from .guides import GaussianDropout as GaussianDropout
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .inference import AlphaELBO as AlphaELBO
     from .inference import AnalyticELBO as AnalyticELBO
     from .inference import ChEES as ChEES
+    from .inference import EarlyStopping as EarlyStopping
     from .inference import Ensemble as Ensemble
     from .inference import Laplace as Laplace
     from .linearization import delta_method as delta_method
@@ -62,7 +64,15 @@ _FILES = {
     "datatree": ("to_datatree",),
     "errors": ("DataError", "FitError", "InputError", "ModelError"),
     "fitting": ("fit",),
-    "guides": ("MNF", "AutoDelta", "AutoNormal", "ConcreteDropout", "GaussianDropout", "MCDropout"),
+    "guides": (
+        "MNF",
+        "AutoDelta",
+        "AutoFlow",
+        "AutoNormal",
+        "ConcreteDropout",
+        "GaussianDropout",
+        "MCDropout",
+    ),
     "handlers": (
         "anchored",
         "flipout",
@@ -82,6 +92,7 @@ _FILES = {
         "AlphaELBO",
         "AnalyticELBO",
         "ChEES",
+        "EarlyStopping",
         "Ensemble",
         "Laplace",
     ),

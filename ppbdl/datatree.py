@@ -97,6 +97,10 @@ def to_datatree(
     }
     if posterior.losses is not None:
         groups["optimization"] = _dataset({"loss": posterior.losses}, ("chain", "step"), coords)
+    if posterior.kept_losses:
+        looks = {"kept_loss": posterior.kept_losses["loss"]}
+        kept = _dataset(looks, ("chain", "look"), {"look": posterior.kept_losses["step"]})
+        groups["optimization"] = groups["optimization"].merge(kept)
     if prior:
         latents, generated = _from_prior(keys[2], model, data, posterior, prior)
         groups["prior"] = _dataset(latents if weights else {}, draw, coords)

@@ -81,6 +81,9 @@ class Posterior:
         Method, settings, seed, versions, cost, failure.
     losses
         The minimised objective, (chain, step); None for MCMC.
+    kept_losses
+        With early stopping: ``step`` (look,) and ``loss`` (chain, look) of the rows kept back,
+        nats a row.  The posterior is that of each chain's least one.
     scaling
         The data's standardisation, so that predictions come back in the user's units.
     x_shape
@@ -95,6 +98,7 @@ class Posterior:
     observed: tuple[str, ...]
     provenance: Provenance
     losses: np.ndarray | None = None
+    kept_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
     scaling: Scaling | None = None
     x_shape: Any = None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..reading import losses
+from ..reading import kept_losses, losses
 from ..verdict import Check
 
 REFERENCE = "Batch means: Flegal and Jones 2010, doi:10.1214/09-AOS735; Dhaka et al. 2020"
@@ -25,7 +25,8 @@ def elbo_convergence(fit: xr.DataTree) -> Check:
 
     It warns where the worst chain still drops by more than its noise and 1 nat, fails where by
     over 4 nats, where the loss rises so, or where it is not finite. The loss is minus the ELBO
-    (or the log joint) of all the data, in nats, one value a step.
+    (or the log joint) of all the data, in nats, one value a step. With early stopping the rows
+    that were kept back decide: it warns if the last look at them was the best.
 
     Examples
     --------
@@ -42,6 +43,16 @@ def elbo_convergence(fit: xr.DataTree) -> Check:
         step = int(np.argmax(~np.isfinite(loss).all(axis=0)))
         sentence = f"The loss is not finite from step {step} on. Lower the learning rate."
         return Check(name, float("inf"), "finite", "fail", sentence, REFERENCE)
+    if (kept := kept_losses(fit)) is not None:
+        best = kept["look"].values[kept.values.argmin(axis=-1)]
+        sentence = (
+            f"Ended by the rows kept back: the state kept is that of step {_steps(best)}, "
+            f"of {loss.shape[1]}. "
+        )
+        if (best < kept["look"].values[-1]).all():
+            return Check(name, None, threshold, "pass", sentence + "It got no better.", REFERENCE)
+        sentence += "They were still explained better at the last look. Take more steps."
+        return Check(name, None, threshold, "warn", sentence, REFERENCE)
     if loss.shape[1] < 8 * _BLOCKS:
         sentence = f"{loss.shape[1]} steps are too few to tell a trend from noise."
         return Check(name, None, threshold, "does not apply", sentence, REFERENCE)
@@ -66,6 +77,11 @@ def elbo_convergence(fit: xr.DataTree) -> Check:
     )
     verdict = "fail" if size > _SERIOUS else "warn"
     return Check(name, found, threshold, verdict, sentence, REFERENCE)
+
+
+def _steps(best: np.ndarray) -> str:
+    low, high = int(best.min()), int(best.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _last_drop(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

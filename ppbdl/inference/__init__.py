@@ -11,5 +11,6 @@ from .mclmc import MCLMC as MCLMC
 from .nuts import NUTS as NUTS
 from .sghmc import SGHMC as SGHMC
 from .sgld import SGLD as SGLD
+from .stopping import EarlyStopping as EarlyStopping
 from .svi import SVI as SVI
 from .swag import SWAG as SWAG

@@ -15,6 +15,7 @@ from ..errors import require_whole
 from ..guides import AutoDelta
 from ..posterior import Posterior
 from ..types import Key, Model
+from .stopping import EarlyStopping
 from .svi import SVI, optimise
 
 
@@ -24,7 +25,7 @@ class MAP:
 
     Parameters
     ----------
-    optimizer, steps, batch_size
+    optimizer, steps, batch_size, stopping
         As for `SVI`.
 
     Examples
@@ -36,6 +37,7 @@ class MAP:
     optimizer: optax.GradientTransformation = optax.adam(1e-2)
     steps: int = 2000
     batch_size: int | None = None
+    stopping: EarlyStopping | None = None
 
     name = "MAP"
 
@@ -45,7 +47,14 @@ class MAP:
     @property
     def svi(self) -> SVI:
         """The same as an optimisation over point masses."""
-        return SVI(AutoDelta, self.optimizer, self.steps, self.batch_size, draws=1)
+        return SVI(
+            AutoDelta,
+            self.optimizer,
+            self.steps,
+            self.batch_size,
+            draws=1,
+            stopping=self.stopping,
+        )
 
     def run(self, key: Key, model: Model, data: Data, *, progress: bool = False) -> Posterior:
         """Find the mode: a posterior of one chain with one draw.

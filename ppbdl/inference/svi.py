@@ -34,6 +34,7 @@ from .batches import require_batch
 from .elbo import AnalyticELBO
 from .loop import BUFFER
 from .optimisation import Programs, State, programs_of
+from .stopping import EarlyStopping, Watch, scorer_of
 
 _SECONDS = 0.5  # a chunk aims at this, so that progress shows and Ctrl-C is heard
 
@@ -65,6 +66,9 @@ class SVI:
         function from the step to it.  The best q approximates p(z) p(y | z)^(1/T), not the
         posterior: with T < 1 the data count for more than they are.  A schedule that ends at 1
         leaves the posterior as it is: ``optax.linear_schedule(0, 1, 1000)`` is KL warm-up.
+    stopping
+        `EarlyStopping` keeps rows back, ends the fit when they are explained no better, and
+        gives the state that explained them best.  None fits all the rows for all the steps.
 
     Examples
     --------
@@ -86,6 +90,7 @@ class SVI:
     loss: elbo.ELBO = AnalyticELBO()
     estimator: Estimator = replay
     temperature: float | Callable[[Any], Any] = 1.0
+    stopping: EarlyStopping | None = None
 
     def __post_init__(self) -> None:
         require_whole(steps=self.steps, draws=self.draws, batch_size=self.batch_size)
@@ -140,20 +145,29 @@ def optimise(
 
     The posterior records the name and settings of `method`: `svi` itself, or what led to it.
     """
-    require_batch(svi.batch_size, data)
+    rows, kept = data, None
+    if svi.stopping is not None:
+        rows, kept = svi.stopping.divide(key, data, svi.batch_size)
+    require_batch(svi.batch_size, rows)
     start = time.perf_counter()
     # The number of steps is an argument of the compiled loop, not a part of it.
-    programs = programs_of(model, replace(svi, steps=1), members, shapes_of(data))
-    compiled = programs.seconds_compiling
-    x, y = jax.device_put((data.x, data.y))
+    rule = replace(svi, steps=1, stopping=None)
+    programs = programs_of(model, rule, members, shapes_of(rows))
+    watch = None
+    if kept is not None:
+        score = scorer_of(model, rule, members, shapes_of(rows), shapes_of(kept))
+        watch = Watch(score, kept, svi, members)
+    compiled = programs.seconds_compiling + (watch.seconds_compiling if watch else 0.0)
+    x, y = jax.device_put((rows.x, rows.y))
     state = programs.init(key, x, y)
     losses, failure, failed = [], "", False
     with tqdm(total=svi.steps, desc=method.name, unit="step", disable=not progress) as bar:
         done, chunk = 0, 50
         try:
-            while done < svi.steps and not failed:
+            while done < svi.steps and not failed and (watch is None or watch.waits):
                 began, before = time.perf_counter(), programs.advance.seconds
-                n = min(chunk, svi.steps - done)
+                due = watch.due(done) if watch else svi.steps - done
+                n = min(chunk, due)
                 after, chunk_losses, good = programs.advance(state, x, y, n)
                 if not good:
                     failed = True
@@ -162,6 +176,8 @@ def optimise(
                 losses.append(np.asarray(chunk_losses)[:n])
                 done += n
                 bar.update(n)
+                if watch and n == due:
+                    watch.look(done, state)
                 if n:
                     bar.set_postfix_str(f"loss {np.mean(losses[-1]):.4g}", refresh=False)
                 spent = time.perf_counter() - began - (programs.advance.seconds - before)
@@ -172,6 +188,8 @@ def optimise(
             failure = f"Interrupted after {done} of {svi.steps} steps; these are their draws."
     if failed:
         failure = f"Not finite at step {done}; these are the draws of the state before."
+    elif watch:
+        state = watch.best(state, programs.structure.observed[0])
 
     def posterior() -> Posterior:
         draws, stats, params, good = jax.block_until_ready(programs.draw(state, x, y))
@@ -186,6 +204,7 @@ def optimise(
         # The members' draws are of a mixture, whose density is none of the members'.
         has_density = programs.has_density and not members
         compiling = programs.seconds_compiling - compiled
+        compiling += watch.seconds_compiling if watch else 0.0
         steps = np.concatenate(losses)
         return Posterior(
             draws=draws,
@@ -195,6 +214,7 @@ def optimise(
             shape=(members or 1, svi.draws),
             observed=programs.structure.observed,
             losses=steps.reshape(len(steps), -1).T,
+            kept_losses=watch.record if watch else {},
             scaling=data.scaling,
             x_shape=jax.tree.map(lambda a: a.shape[1:], x),
             provenance=Provenance(

@@ -85,6 +85,13 @@ class SWAG:
 
     def __post_init__(self) -> None:
         require_whole(steps=self.steps, every=self.every, rank=self.rank, draws=self.draws)
+        if self.method.stopping is not None:
+            raise InputError(
+                "method",
+                expected="a MAP without early stopping, since the averaging goes on from its end",
+                got=repr(self.method.stopping),
+                remedy="Choose MAP(steps=...).",
+            )
         iterates = self.steps // self.every
         if not 2 <= self.rank <= iterates:
             raise InputError(
