@@ -6,22 +6,13 @@ JAX and ArviZ take seconds to load, so each command imports what it needs when i
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from .contenders import DEFAULTS, METHODS, SHIPPED, methods_of, model_of, rows_of
 from .errors import FitError, InputError, require_whole
-
-if TYPE_CHECKING:
-    from .data import Data
-
-_DEFAULTS = ("nuts", "autonormal", "iaf", "dropout", "ensemble")
-_METHODS = (*_DEFAULTS, "map", "hmc", "laplace", "mnf", "swag", "multiswag")
-_SHIPPED = ("yacht", "energy")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "table",
         nargs="?",
         default="yacht",
-        help=f"a CSV file, or a data set that ships with ppbdl: {', '.join(_SHIPPED)}",
+        help=f"a CSV file, or a data set that ships with ppbdl: {', '.join(SHIPPED)}",
     )
     compare.add_argument("--target", help="the CSV file's column to predict")
     compare.add_argument(
@@ -64,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--methods",
-        default=",".join(_DEFAULTS),
-        help=f"methods to compare, of {', '.join(_METHODS)}, joined by commas; the first is the "
+        default=",".join(DEFAULTS),
+        help=f"methods to compare, of {', '.join(METHODS)}, joined by commas; the first is the "
         "reference",
     )
     compare.add_argument("--steps", type=int, default=40000, help="optimisation steps of a fit")
@@ -101,20 +92,15 @@ def _compare(args: argparse.Namespace) -> int:
     from .diagnostics import as_text, compare, report
 
     split_key, fit_key = jax.random.split(jax.random.key(args.seed))
-    train, test = _rows(args, split_key)
+    train, test = rows_of(split_key, args.table, args.target, args.task, args.test_size)
     print(
         f"{train.name}: {train.rows} rows to fit, {test.rows} kept back, "
         f"{len(train.feature_names)} inputs, target {train.target_name!r}",
         flush=True,
     )
-    model = _model(args, train)
-    tree = fit_all(
-        fit_key,
-        model,
-        train.standardized(),
-        _methods(args, methods, train),
-        test=test,
-    )
+    model = model_of(train, args.task, args.hidden)
+    chosen = methods_of(methods, train, args.steps, args.draws)
+    tree = fit_all(fit_key, model, train.standardized(), chosen, test=test)
     tree.attrs["title"] = f"{train.name}: {train.target_name}"
     # A method that failed at once left nothing to compare the others with.
     whole = [name for name, fit in tree.children.items() if fit.children]
@@ -132,11 +118,11 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _chosen(text: str) -> list[str]:
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in _METHODS]
+    unknown = [name for name in names if name not in METHODS]
     if unknown or not names:
         raise InputError(
             "--methods",
-            expected=f"some of {', '.join(_METHODS)}",
+            expected=f"some of {', '.join(METHODS)}",
             got=", ".join(unknown) or "none",
             remedy="Join them by commas: --methods nuts,ensemble.",
         )
@@ -166,112 +152,6 @@ def _writable(argument: str, name: str) -> Path:
             remedy="Choose another folder.",
         ) from error
     return path
-
-
-def _rows(args: argparse.Namespace, key: Any) -> tuple[Data, Data]:
-    from .data import Data
-    from .datasets import load
-
-    if args.table in _SHIPPED:
-        if args.task != "regression":
-            raise InputError(
-                "--task",
-                expected=f"regression for the data set {args.table}",
-                got=args.task,
-                remedy="Drop --task, or pass a CSV file.",
-            )
-        if args.target is not None:
-            raise InputError(
-                "--target",
-                expected=f"none for the data set {args.table}, which has its own",
-                got=repr(args.target),
-                remedy="Drop --target, or pass a CSV file.",
-            )
-        return load(args.table, split=0)
-    if not Path(args.table).is_file():
-        raise InputError(
-            "table",
-            expected=f"a CSV file, or one of {', '.join(_SHIPPED)}",
-            got=f"{args.table!r}, which is neither",
-            remedy="Check the path.",
-        )
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(args.table)
-    except (ValueError, UnicodeError) as error:
-        raise InputError(
-            "table",
-            expected="a CSV file with a header line",
-            got=f"{args.table!r} ({error})",
-            remedy="Save the table as comma-separated text in UTF-8.",
-        ) from error
-    if args.target is None:
-        raise InputError(
-            "--target",
-            expected=f"one of the columns {', '.join(map(str, frame.columns))}",
-            got="none",
-            remedy="Name the column to predict.",
-        )
-    data = Data.from_frame(frame, args.target, args.task, name=Path(args.table).stem)
-    return data.split(key, args.test_size)
-
-
-def _model(args: argparse.Namespace, data: Data) -> Any:
-    import haiku as hk
-    import jax
-
-    from .models import BNN, Categorical, Normal, Poisson
-
-    likelihood = {
-        # Nearly noiseless data, such as yacht's, would drive a free noise to zero, where no
-        # sampler mixes; a twentieth of the target's spread is small enough to tell apart.
-        "regression": Normal(floor=0.05),
-        "count": Poisson(),
-        "classification": Categorical(len(data.classes or ())),
-    }[args.task]
-    outputs = len(data.classes) if data.classes else 1
-
-    def net(x: Any) -> Any:
-        return hk.nets.MLP([args.hidden, outputs], activation=jax.nn.tanh)(x)
-
-    return BNN(net, likelihood=likelihood)
-
-
-def _methods(args: argparse.Namespace, chosen: list[str], data: Data) -> dict[str, Any]:
-    import optax
-    from numpyro.infer.autoguide import AutoIAFNormal
-
-    from .guides import MNF, AutoNormal, MCDropout
-    from .inference import HMC, MAP, NUTS, SVI, SWAG, Ensemble, Laplace
-
-    def adam(rate: float, steps: int) -> Any:
-        # Falling for half of the steps, then level, so that the checks can tell a fit that has
-        # ended from one that was merely slowed down.
-        return optax.adam(optax.cosine_decay_schedule(rate, max(steps // 2, 1), alpha=0.05))
-
-    # A step of the inverse autoregressive flow costs as much as ten of the others.
-    steps, few = args.steps, max(args.steps // 10, 1)
-    fast, slow = adam(1e-2, steps), optax.chain(optax.clip_by_global_norm(10.0), adam(1e-3, few))
-    batch = 512 if data.rows > 1024 else None
-    iaf = functools.partial(AutoIAFNormal, num_flows=2)
-    point = MAP(fast, steps, batch)
-    # Averages want gradients that differ from step to step.
-    swag = SWAG(replace(point, batch_size=batch or max(data.rows // 8, 1)))
-    settings = {
-        "nuts": ("NUTS", NUTS(args.draws, args.draws, chains=2)),
-        "autonormal": ("AutoNormal", SVI(AutoNormal(init_scale=1e-3), fast, steps, batch)),
-        "iaf": ("AutoIAFNormal", SVI(iaf, slow, few, batch)),
-        "dropout": ("MCDropout", SVI(MCDropout(0.01), fast, steps, batch)),
-        "ensemble": ("Ensemble", Ensemble(point, members=5)),
-        "map": ("MAP", point),
-        "hmc": ("HMC", HMC(args.draws, args.draws, chains=2)),
-        "laplace": ("Laplace", Laplace("full", fast, steps, batch)),
-        "mnf": ("MNF", SVI(MNF(init_scale=1e-3), fast, steps, batch)),
-        "swag": ("SWAG", swag),
-        "multiswag": ("MultiSWAG", Ensemble(swag, members=5)),
-    }
-    return dict(settings[name] for name in chosen)
 
 
 def _report(args: argparse.Namespace) -> int:
