@@ -7,6 +7,7 @@ that claim a spread, mean-field ones too, must give its exact standard deviation
 """
 
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import arviz as az
@@ -70,6 +71,12 @@ METHODS = {
     "MCLMC": Method(MCLMC, replace(MCLMC, draws=10), spread=True),
     "NUTS": Method(NUTS, replace(NUTS, draws=10), spread=True),
 }
+FLOW = replace(
+    SVI,
+    guide=ppbdl.AutoFlow(partial(ppbdl.models.RealNVP, layers=2, width=8)),
+    optimizer=adam(1000),
+)
+METHODS["SVI AutoFlow"] = Method(FLOW, replace(FLOW, steps=3), spread=True)
 for guide in GUIDES:
     method = replace(SVI, guide=guide)
     METHODS[f"SVI {guide.__name__}"] = Method(method, replace(method, steps=3), spread=True)
