@@ -12,7 +12,9 @@ from .likelihoods import Categorical as Categorical
 from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal
 from .likelihoods import Normal as Normal
 from .likelihoods import Poisson as Poisson
+from .likelihoods import SplineNoise as SplineNoise
 from .linear import LinearRegression as LinearRegression
+from .mixture import GaussianMixture as GaussianMixture
 from .priors import Horseshoe as Horseshoe
 from .priors import LayerScale as LayerScale
 from .priors import ScaleInvariant as ScaleInvariant
