@@ -11,6 +11,7 @@ from .diversity import spread_of_draws as spread_of_draws
 from .diversity import stuck_chains as stuck_chains
 from .explained import explained_variance as explained_variance
 from .failure import completion as completion
+from .flow import soundness_of_flow as soundness_of_flow
 from .hamiltonian import divergences as divergences
 from .hamiltonian import energy as energy
 from .hamiltonian import tree_depth as tree_depth
@@ -40,6 +41,7 @@ __all__ = [
     "ensemble_diversity",
     "elbo_convergence",
     "importance_khat",
+    "soundness_of_flow",
     "explained_variance",
     "prior_predictive",
     "prior_sensitivity",

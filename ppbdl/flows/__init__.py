@@ -14,6 +14,7 @@ from .elementwise import Affine as Affine
 from .elementwise import Logit as Logit
 from .elementwise import Power as Power
 from .elementwise import actnorm_start as actnorm_start
+from .examination import examine as examine
 from .flow import Flow as Flow
 from .images import Split as Split
 from .images import Squeeze as Squeeze
