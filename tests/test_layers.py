@@ -18,6 +18,7 @@ FLOORS = [
         "structure",
         "latents",
         "module",
+        "network",
         "posterior",
         "flows",
         "guides",
