@@ -1,12 +1,15 @@
 """Declarative models: frozen dataclasses that are NumPyro programs ``(x, y=None)``."""
 
 from .bnn import BNN as BNN
+from .density import FlowDensity as FlowDensity
+from .dequantization import Dequantized as Dequantized
+from .dequantization import bits_per_dimension as bits_per_dimension
 from .flows import IAF as IAF
 from .flows import MAF as MAF
 from .flows import NSF as NSF
-from .flows import FlowDensity as FlowDensity
 from .flows import PlanarFlow as PlanarFlow
 from .flows import RealNVP as RealNVP
+from .glow import Glow as Glow
 from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical
 from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal

@@ -1,40 +1,26 @@
-"""Densities by normalizing flows: equal layers, each of which a network steers.
+"""Flows over vectors, by the layer that each repeats: couplings, autoregressive, planar.
 
-    z ~ N(0, I),    y = f_L(... f_1(z; c_1, x) ...; c_L, x)
-
-Every layer is followed by a reversal of the features, so that what one keeps the next one moves.
-With a context, x of some width, it is a conditional density p(y | x): every network sees x.
-
-Without a prior the networks' weights are parameters, and `MAP` is maximum likelihood.  With one
-they are random variables, and so is the density: `SVI`, `Laplace`, SG-MCMC and ensembles then tell
-how far it is known.  Standardise the data (`Data.standardized`): the flows start as the identity.
+Every layer ends with a reversal of the features, so that what one keeps the next one moves.
+Standardise the data (`Data.standardized`): all but the planar flow start as the identity.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import haiku as hk
-import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro
-import numpyro.distributions as dist
-from numpyro.handlers import block, seed
 
-from ppbdl.errors import InputError, require_positive, require_whole
+from ppbdl.errors import InputError
 from ppbdl.flows import (
-    Affine,
     Autoregressive,
     Bijection,
     Chain,
     Coupling,
-    Flow,
     Planar,
     Reverse,
     Transformer,
@@ -44,137 +30,9 @@ from ppbdl.flows import (
     mlp,
     rational_quadratic,
 )
-from ppbdl.module import Prior, haiku_module, random_haiku_module
-from ppbdl.posterior import Posterior, placing
-from ppbdl.prediction import inputs_of
 from ppbdl.types import Array
 
-
-@dataclass(frozen=True, eq=False)
-class FlowDensity(ABC):
-    """A density over vectors, of which the subclasses choose the layer.
-
-    Parameters
-    ----------
-    features
-        Width of y, (rows, features).
-    layers, width
-        Number of layers, and units of the two hidden layers of each one's network.
-    prior
-        The weights' prior, as for `random_haiku_module`; None makes them parameters.
-    """
-
-    features: int
-    layers: int
-    width: int = 64
-    prior: Prior | None = None
-
-    def __post_init__(self) -> None:
-        require_whole(features=self.features, layers=self.layers, width=self.width)
-
-    @abstractmethod
-    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
-        """Give one layer's network, a Haiku function of (h) or of (h, context), and h's width."""
-
-    @abstractmethod
-    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
-        """Give one layer, from z towards y, of its network with the weights and context in."""
-
-    def flow(self, x: Any) -> Flow:
-        """Declare the networks, inside a NumPyro program, and give the distribution of y.
-
-        Parameters
-        ----------
-        x
-            (rows, 0) for one density of all rows, or (rows, k) for a density given the context.
-        """
-        if jnp.ndim(x) != 2:
-            raise InputError(
-                "x",
-                expected="a context of shape (rows, k), or (rows, 0) for none",
-                got=f"shape {jnp.shape(x)}",
-                remedy="Flatten the context, or embed it with a network of your own.",
-            )
-        rows, context = x.shape
-        given = (x,) if context else ()
-        network, kept = self.conditioner(context)
-        shown = [
-            jax.ShapeDtypeStruct((1, n), jnp.result_type(float))
-            for n in ((kept, context) if context else (kept,))
-        ]
-
-        def layer(net: Callable[..., Any]) -> Bijection:
-            return self.bijection(lambda h: net(h, *given))
-
-        nets = [self._declare(f"flow_{i}", network, shown) for i in range(self.layers)]
-        base = dist.Normal(0.0, 1.0).expand([*([rows] if context else []), self.features])
-        return Flow(base.to_event(1), [layer(net) for net in nets])
-
-    def _declare(self, name: str, network: Any, shown: list[Any]) -> Callable[..., Any]:
-        if self.prior is None:
-            return haiku_module(name, network, *shown)
-        return random_haiku_module(name, network, self.prior, *shown)
-
-    def __call__(self, x: Any, y: Any = None) -> None:
-        """Declare the model: the weights, and ``y`` of shape (rows, features)."""
-        flow = self.flow(x)
-        if y is not None and jnp.shape(y)[1:] != (self.features,):
-            raise InputError(
-                "y",
-                expected=f"shape (rows, {self.features}), the density's features",
-                got=f"shape {jnp.shape(y)}",
-                remedy="Make the model for the width of y; a single feature needs y[:, None].",
-            )
-        with numpyro.plate("data", x.shape[0]):
-            numpyro.sample("y", flow, obs=y)
-
-    def fitted(
-        self,
-        posterior: Posterior,
-        x: Any = None,
-        *,
-        chain: int = 0,
-        draw: int = 0,
-        temperature: float = 1.0,
-    ) -> Flow:
-        """Give the fitted flow as a distribution in the user's units: to sample, score, map.
-
-        Parameters
-        ----------
-        posterior
-            What `fit` gave for this model.
-        x
-            The contexts, (rows, k), in the user's units; None without any.
-        chain, draw
-            Which draw of the weights.
-        temperature
-            Standard deviation of the base: below 1 the samples are more typical, and vary less
-            (Kingma and Dhariwal 2018, section 6).
-        """
-        return fitted(self.flow, posterior, x, chain, draw, temperature)
-
-
-def fitted(
-    declare: Callable[[Any], Flow],
-    posterior: Posterior,
-    x: Any,
-    chain: int,
-    draw: int,
-    temperature: float,
-) -> Flow:
-    """Give the flow that a program declares, with one draw of its weights, in the user's units."""
-    require_positive(temperature=temperature)
-    x = inputs_of(posterior, np.zeros((1, 0)) if x is None else x)
-    values = {name: jnp.asarray(a[chain, draw]) for name, a in posterior.draws.items()}
-    learned = jax.tree.map(lambda a: jnp.asarray(a[chain]), (posterior.params, posterior.mutables))
-    with block(), seed(rng_seed=0):
-        flow: Any = placing(declare, values, learned)(x)
-    shape, event = flow.base_dist.shape(), len(flow.base_dist.event_shape)
-    base = dist.Normal(0.0, temperature).expand(shape).to_event(event)
-    scaling, back = posterior.scaling, []
-    if scaling is not None and scaling.y_mean is not None:
-        back = [Affine(jnp.asarray(scaling.y_mean), jnp.log(jnp.asarray(scaling.y_sd)))]
-    return Flow(base, [*flow.transforms, *back])
+from .density import FlowDensity
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,7 +183,8 @@ def _by_row(log_prob: Array) -> Array:
 
 def _of_rows(sites: dict[str, Any], rows: frozenset[str]) -> Array:
     scores = [
-        _by_row(site["fn"].log_prob(site["value"]))
+        # With what a flow knows of the value that it drew: its inverse would lose digits.
+        _by_row(site["fn"].log_prob(site["value"], *filter(None, [site["intermediates"]])))
         for site in sites.values()
         if site["type"] == "sample" and any(f.name in rows for f in site["cond_indep_stack"])
     ]
