@@ -9,6 +9,7 @@ from .bijection import Inverse as Inverse
 from .conditioners import cnn as cnn
 from .conditioners import made as made
 from .conditioners import mlp as mlp
+from .continuous import Continuous as Continuous
 from .coupling import Coupling as Coupling
 from .elementwise import Affine as Affine
 from .elementwise import Logit as Logit

@@ -38,7 +38,12 @@ quickly = functools.partial(
 )
 key = functools.partial(jax.random.key, impl="rbg")  # the quickest to compile
 COMBINED = {("channel", "affine"), ("checkerboard", "rational_quadratic")}
-SLOW_TO_COMPILE = {"glow", "repeated couplings", "coupling, checkerboard, rational_quadratic"}
+SLOW_TO_COMPILE = {
+    "continuous",
+    "glow",
+    "repeated couplings",
+    "coupling, checkerboard, rational_quadratic",
+}
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,21 @@ def glow():
     return Case(build, lambda key: (outer_weights(key), inner_weights(key)), (4, 4, 1))
 
 
+def continuous(features, tolerance):
+    """A velocity field; the case is held to 20 times the tolerance 1e-10."""
+
+    def velocity(h):
+        return hk.nets.MLP([6, features], activation=jnp.tanh)(h)
+
+    weights, apply = network(velocity, np.ones(features + 1))
+
+    def build(w):
+        field = lambda t, x: apply(w, jnp.append(x, t))  # noqa: E731
+        return flows.Continuous(field, tolerance=tolerance)
+
+    return Case(build, weights, (features,), reach=9, factor=1e7)
+
+
 SPLINE_EDGES = (-2.5, 2.5, *np.nextafter([2.5, 2.5, -2.5], [0, 9, 0]).tolist())
 CONTEXT = np.array([0.3, -1.2])
 
@@ -217,6 +237,7 @@ CASES: dict[str, Case] = {
     "one feature given a context": autoregressive("affine", 1, CONTEXT),
     "block autoregressive": block(3),
     "coupling given a context": coupling("affine", flows.half(3), (3,), CONTEXT),
+    "continuous": continuous(2, 1e-10),
     "repeated couplings": repeated(),
     "glow": glow(),
 }

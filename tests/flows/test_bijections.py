@@ -1,6 +1,7 @@
 """Every bijection of the face, walked by one contract in double precision."""
 
 import inspect
+import sys
 from functools import cache
 
 import haiku as hk
@@ -331,6 +332,34 @@ def test_a_tree_of_arrays_goes_through_jit():
             np.testing.assert_allclose(part, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_estimated_trace_of_a_continuous_flow_is_unbiased():
+    """The mean of 400 keys' log-dets lies within 5 of its standard errors of the exact one: 6
+    false alarms in 10^7, were the keys not fixed.  The path is the same."""
+    matrix = jnp.array([[0.5, 0.8, -0.3], [0.1, -0.4, 0.9], [0.7, 0.2, 0.3]])
+
+    def velocity(t, x):
+        return jnp.tanh(x @ matrix + t)
+
+    x = jnp.array([0.3, -0.2, 0.1])
+    y, truth = quickly(flows.Continuous(velocity).forward_and_log_det)(x)
+    several = jax.vmap(lambda k: flows.Continuous(velocity, k).forward_and_log_det(x))
+    ys, log_dets = quickly(several)(jax.random.split(jax.random.key(0), 400))
+    np.testing.assert_allclose(ys, jnp.broadcast_to(y, ys.shape), atol=1e-4)
+    assert log_dets.std() > 0.1
+    assert abs(log_dets.mean() - truth) < 5 * log_dets.std() / 20
+
+
+def test_a_continuous_flow_that_cannot_be_solved_is_nan():
+    flow = flows.Continuous(lambda t, x: 1e3 * x**3)  # it blows up before time 1
+    assert np.isnan(flow(jnp.array([1.0]))).all()
+
+
+def test_diffrax_missing_is_told_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffrax", None)
+    with pytest.raises(InputError, match=r"pip install 'ppbdl\[ode\]'"):
+        flows.Continuous(lambda t, x: x)
+
+
 # At the door.
 
 
@@ -349,6 +378,7 @@ def test_a_tree_of_arrays_goes_through_jit():
         (lambda: flows.Squeeze().inv(jnp.zeros((4, 4, 6))), "x"),
         (lambda: flows.Split(flows.Squeeze())(jnp.zeros((4, 4, 2))), "bijection"),
         (lambda: flows.Sylvester(jnp.ones((1, 2)), *jnp.zeros((2, 3, 3)), jnp.zeros(3)), "bias"),
+        (lambda: flows.Continuous(lambda t, x: x, tolerance=0.0), "tolerance"),
         (lambda: Chain([]), "bijections"),
         (lambda: Chain([jnp.exp]), "bijections"),
         (lambda: flows.half(1), "mask"),

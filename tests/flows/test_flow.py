@@ -13,7 +13,7 @@ from ppbdl import flows
 from ppbdl.errors import InputError
 from ppbdl.flows import Affine, Coupling, Flow, Logit, Power, Repeat, Reverse
 
-from .cases import CONTEXT, Case, autoregressive, block, coupling, key, quickly
+from .cases import CONTEXT, Case, autoregressive, block, continuous, coupling, key, quickly
 
 pytestmark = pytest.mark.usefixtures("x64")
 NORMAL = dist.Normal(0.0, 1.0)
@@ -84,11 +84,14 @@ def on_a_grid(flow, draws, points=401):
     return grid, np.asarray(density) * np.prod(axes[1] - axes[0])
 
 
-@pytest.mark.parametrize("name", [*PLANES, *ALONE])
+@pytest.mark.parametrize(
+    "name",
+    [*PLANES, *ALONE, pytest.param("continuous", marks=pytest.mark.slow)],
+)
 def test_a_density_on_the_plane_integrates_to_one_and_its_draws_follow_it(name):
     """Means and second moments of 40,000 draws lie within 5 standard errors of the integrals: 6
     false alarms in 10^7 for each of the five, were the keys not fixed."""
-    case = (PLANES | ALONE)[name]
+    case = (PLANES | ALONE | {"continuous": continuous(2, 1e-6)})[name]
     w = quickly(case.weights)(jax.random.split(key(3), 2) if name in PLANES else key(3))
     flow = Flow(PLANE, [case.build(w)])
     draws = np.asarray(jax.jit(lambda k: flow.sample(k, (40_000,)))(key(4)))
