@@ -24,7 +24,7 @@ import numpyro.distributions as dist
 from numpyro.handlers import block, seed
 
 from ppbdl.errors import InputError, require_positive, require_whole
-from ppbdl.flows import Affine, Bijection, Flow
+from ppbdl.flows import Affine, Bijection, Flow, Repeat
 from ppbdl.module import Prior, haiku_module, random_haiku_module
 from ppbdl.posterior import Posterior, placing
 from ppbdl.prediction import inputs_of
@@ -71,14 +71,12 @@ class FlowDensity(ABC):
         """
         given = context_of(x)
         network, kept = self.conditioner(sum(c.shape[1] for c in given))
-        nets = [
-            declared(f"flow_{i}", network, self.prior, (kept,), given) for i in range(self.layers)
-        ]
+        nets = declared("flow", network, self.prior, (kept,), given, copies=self.layers)
 
         def layer(net: Callable[..., Any]) -> Bijection:
             return self.bijection(lambda h: net(h, *given))
 
-        return Flow(standard((self.features,), given), [layer(net) for net in nets])
+        return Flow(standard((self.features,), given), [Repeat(layer, nets)])
 
     def __call__(self, x: Any, y: Any = None) -> None:
         """Declare the model: the weights, and ``y`` of shape (rows, features)."""
@@ -161,13 +159,18 @@ def context_of(x: Any) -> tuple[Array, ...]:
 
 
 def declared(
-    name: str, network: Any, prior: Prior | None, shape: tuple[int, ...], given: tuple[Array, ...]
+    name: str,
+    network: Any,
+    prior: Prior | None,
+    shape: tuple[int, ...],
+    given: tuple[Array, ...],
+    copies: int | None = None,
 ) -> Callable[..., Any]:
-    """Declare a conditioner that sees one event of `shape` and the context."""
+    """Declare a conditioner, or copies of it, that sees one event of `shape` and the context."""
     shown = [
         jax.ShapeDtypeStruct((1, *each), jnp.result_type(float))
         for each in (shape, *(context.shape[1:] for context in given))
     ]
     if prior is None:
-        return haiku_module(name, network, *shown)
-    return random_haiku_module(name, network, prior, *shown)
+        return haiku_module(name, network, *shown, copies=copies)
+    return random_haiku_module(name, network, prior, *shown, copies=copies)

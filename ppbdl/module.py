@@ -22,7 +22,7 @@ import numpyro.distributions as dist
 from numpyro.handlers import scope
 from numpyro.primitives import Messenger
 
-from .errors import ModelError
+from .errors import ModelError, require_whole
 from .latents import init_to_prior, is_real
 from .network import Network
 
@@ -46,6 +46,7 @@ def haiku_module(
     *args: Any,
     input_shape: tuple[int, ...] | None = None,
     apply_rng: bool = False,
+    copies: int | None = None,
     **kwargs: Any,
 ) -> Callable[..., Any]:
     """Declare a Haiku network whose weights are parameters, to be learned as point estimates.
@@ -63,6 +64,11 @@ def haiku_module(
         Shape of a single float input, batch included, in place of example inputs.
     apply_rng
         Whether the network draws random numbers; it is then called with a key first.
+    copies
+        Number of networks of one form, each with its own start and its own weights: every weight
+        has them in front.  What is returned is a JAX tree, to be scanned or mapped over, of which
+        each slice is a network: the layers of ``ppbdl.flows.Repeat``.  They draw no random
+        numbers, have no state, and handlers such as `flipout` do not reach into them.
 
     Returns
     -------
@@ -78,9 +84,10 @@ def haiku_module(
     ...     model(jnp.ones((3, 2))).shape
     (3, 1)
     """
+    require_whole(copies=copies)
     network = Network.of(nn_module, _example(args, input_shape, name), kwargs)
-    weights: Any = numpyro.param(f"{name}$params", lambda key: network.init(key))
-    return network.bind(name, weights, apply_rng)
+    weights: Any = numpyro.param(f"{name}$params", lambda key: network.init(key, copies))
+    return network.copies(weights) if copies else network.bind(name, weights, apply_rng)
 
 
 def random_haiku_module(
@@ -90,6 +97,7 @@ def random_haiku_module(
     *args: Any,
     input_shape: tuple[int, ...] | None = None,
     apply_rng: bool = False,
+    copies: int | None = None,
     **kwargs: Any,
 ) -> Callable[..., Any]:
     """Declare a Haiku network whose weights are random variables, one site per weight array.
@@ -103,8 +111,9 @@ def random_haiku_module(
         to the weight's shape.  Where there is None in place of a distribution, the weight is a
         parameter, to be learned as a point estimate.  A callable may sample hyperparameters;
         their sites get the network's name in front.  The default is `fan_in_normal`.
-    name, nn_module, *args, input_shape, apply_rng, **kwargs
-        As for `haiku_module`; the sites are ``{name}.linear_0.w`` and so on.
+    name, nn_module, *args, input_shape, apply_rng, copies, **kwargs
+        As for `haiku_module`; the sites are ``{name}.linear_0.w`` and so on, and the prior is
+        that of one copy.
 
     Raises
     ------
@@ -123,19 +132,21 @@ def random_haiku_module(
     >>> sorted(trace)
     ['net.linear_0.b', 'net.linear_0.w', 'net.linear_1.b', 'net.linear_1.w']
     """
+    require_whole(copies=copies)
     network = Network.of(nn_module, _example(args, input_shape, name), kwargs)
     weights: dict[str, Any] = {}
     for leaf, shape in network.shapes.items():
         fn, start = _prior_of(prior, name, leaf, shape.shape), network.starts.get(leaf)
         if fn is None:
             weights[leaf] = numpyro.param(
-                f"{name}.{leaf}", lambda key, leaf=leaf: network.init(key)[leaf]
+                f"{name}.{leaf}", lambda key, leaf=leaf: network.init(key, copies)[leaf]
             )
             continue
+        fn = fn.expand((copies,)).to_event(1) if copies else fn
         # Haiku's own start, where there is one: a wide prior's draws saturate a network.
         hint = start if start is not None and is_real(fn.support) else init_to_prior
         weights[leaf] = numpyro.sample(f"{name}.{leaf}", fn, infer={"init": hint})
-    return network.bind(name, weights, apply_rng)
+    return network.copies(weights) if copies else network.bind(name, weights, apply_rng)
 
 
 class training(Messenger):

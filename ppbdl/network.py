@@ -69,8 +69,10 @@ class Network:
         told = {"is_training": True} if self._asks else {}
         return self._transformed.init(key, *inputs, **self._kwargs, **told)
 
-    def init(self, key: Array) -> dict[str, Array]:
-        """Draw Haiku's own initial weights."""
+    def init(self, key: Array, copies: int | None = None) -> dict[str, Array]:
+        """Draw Haiku's own initial weights, for so many copies in front, each drawn apart."""
+        if copies is not None:
+            return jax.vmap(self.init)(jax.random.split(key, copies))
         weights, _ = self._init(key)
         return dict(zip(self.shapes, jax.tree.leaves(weights), strict=True))
 
@@ -102,6 +104,26 @@ class Network:
             return out
 
         return network
+
+    def copies(self, weights: Mapping[str, Array]) -> Callable[..., Any]:
+        """Give weights with the copies in front to as many networks: a JAX tree of functions.
+
+        Handlers do not see inside: a copy runs in a loop, out of which nothing may leak.
+        """
+        if jax.tree.leaves(self.state):
+            raise ModelError(
+                "copies",
+                expected="networks without state",
+                got=f"state {sorted(self.state)}",
+                remedy="Leave out BatchNorm, or declare the networks one by one.",
+            )
+        return jax.tree_util.Partial(self._of_a_copy, dict(weights))
+
+    def _of_a_copy(self, weights: Mapping[str, Array], *inputs: Any, **kwargs: Any) -> Any:
+        tree = jax.tree.unflatten(self._treedef, [weights[leaf] for leaf in self.shapes])
+        if self._asks:
+            kwargs = {"is_training": _is_training()} | kwargs
+        return self._transformed.apply(tree, {}, None, *inputs, **kwargs)[0]
 
     def _announce(
         self, name: str, rows: int, call: Any, args: tuple, kwargs: dict, context: Any

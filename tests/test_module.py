@@ -328,3 +328,49 @@ def test_every_architecture_is_a_bayesian_network(name):
     posterior = ppbdl.fit(0, model, data, svi, progress=False)
     assert {site.removeprefix("net.") for site in posterior.draws} == weights
     assert np.isfinite(ppbdl.predict(0, model, posterior, data).mean).all()
+
+
+# Copies: equal networks in one tree, for layers that are scanned.
+
+
+def declared(copies, prior=None):
+    x = input_of(5, 3)
+
+    def model():
+        if prior is None:
+            return ppbdl.haiku_module("net", mlp, x, copies=copies)
+        return ppbdl.random_haiku_module("net", mlp, prior, x, copies=copies)
+
+    return trace(seed(model, KEY)).get_trace(), seed(model, KEY)(), x
+
+
+@pytest.mark.parametrize("prior", [None, fan_in_normal], ids=["parameters", "random"])
+def test_copies_are_networks_of_their_own(prior):
+    sites, nets, x = declared(3, prior)
+    out = jax.vmap(lambda net: net(x))(nets)
+    values = {name: sites[name]["value"] for name in sites}
+    leaves = values["net$params"] if prior is None else values
+    assert leaves["linear_0.w" if prior is None else "net.linear_0.w"].shape == (3, 3, 4)
+    alone = hk.without_apply_rng(hk.transform(mlp))
+    for copy in range(3):
+        weights = {
+            f"mlp/~/linear_{i}": {
+                part: leaves[f"{'' if prior is None else 'net.'}linear_{i}.{part}"][copy]
+                for part in ("w", "b")
+            }
+            for i in (0, 1)
+        }
+        np.testing.assert_allclose(out[copy], alone.apply(weights, x), rtol=1e-5)
+    assert len(np.unique(np.asarray(out[:, 0, 0]))) == 3
+
+
+def test_the_prior_of_copies_is_that_of_one():
+    sites, _, _ = declared(7, fan_in_normal)
+    fn = sites["net.linear_0.w"]["fn"]
+    assert fn.event_shape == (7, 3, 4)
+    np.testing.assert_allclose(fn.variance, 1 / 3, rtol=1e-6)
+
+
+def test_copies_have_no_state():
+    with pytest.raises(ppbdl.ModelError, match="without state"):
+        seed(lambda: ppbdl.haiku_module("net", normalisation, input_of(5, 3), copies=2), KEY)()
