@@ -82,7 +82,7 @@ def test_on_a_correlated_gaussian_the_bound_is_the_evidence(name):
     precision = np.eye(2) + X.T @ X / NOISE**2
     gap = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
     assert gap > 0.5
-    posterior = ppbdl.fit(0, linear, LINE, svi(GUIDES[name]), progress=False)
+    posterior = ppbdl.fit(0, linear, LINE, svi(GUIDES[name], 3000), progress=False)
     assert posterior.provenance.kind == "density"
     weights = log_weights(linear, LINE, posterior)
     assert truth - 0.05 < weights.mean() < truth + 0.01
