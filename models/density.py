@@ -127,6 +127,14 @@ def fitted(
 ) -> Flow:
     """Give the flow that a program declares, with one draw of its weights, in the user's units."""
     require_positive(temperature=temperature)
+    for name, at, number in zip(("chain", "draw"), (chain, draw), posterior.shape, strict=True):
+        if not 0 <= at < number:
+            raise InputError(
+                name,
+                expected=f"from 0 to {number - 1}",
+                got=repr(at),
+                remedy=f"The posterior is {posterior!r}.",
+            )
     x = inputs_of(posterior, np.zeros((1, 0)) if x is None else x)
     values = {name: jnp.asarray(a[chain, draw]) for name, a in posterior.draws.items()}
     learned = jax.tree.map(lambda a: jnp.asarray(a[chain]), (posterior.params, posterior.mutables))
