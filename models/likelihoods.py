@@ -106,8 +106,8 @@ class SplineNoise:
 class _Moved(Flow):
     """A flow of one standard normal number, with moments by the trapezoidal rule over z.
 
-    The rule's error falls faster than any power of the step for smooth integrands; the spline's
-    derivative has corners, of which 161 points leave about 1e-4 standard deviations.
+    The rule's error falls faster than any power of the step for smooth integrands; the corners of
+    the spline's derivative leave up to some thousandths of the variance.
     """
 
     @property
