@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -95,10 +96,12 @@ class Dequantized:
         """Declare the networks, inside a NumPyro program, and give the distribution of v."""
         flow, logit = self.density.flow(x), Logit(self.lam)
 
-        def start(_: Any) -> dict[str, Array]:
+        def start(key: Any) -> dict[str, Array]:
             if y is None:
                 return {part: jnp.zeros(flow.event_shape[-1:]) for part in ("loc", "log_scale")}
-            return actnorm_start(logit((jnp.asarray(y) + 0.5) / self.levels))
+            # Of draws from the cells, not their midpoints: a pixel that is always black spreads.
+            noise = jax.random.uniform(key, jnp.shape(y))
+            return actnorm_start(logit((jnp.asarray(y) + noise) / self.levels))
 
         norm: Any = numpyro.param("norm$params", start)
         return Flow(flow.base_dist, [*flow.transforms, Affine(**norm), logit.inv])

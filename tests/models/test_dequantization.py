@@ -142,6 +142,15 @@ def test_images_of_256_levels():
     np.testing.assert_allclose(flow.forward(flow.inverse(v)), v, atol=1e-4)
 
 
+def test_a_pixel_that_is_always_black_starts_with_the_spread_of_its_cell():
+    y = np.stack([np.zeros(20_000, int), np.arange(20_000) % 256], 1)
+    with seed(rng_seed=0):
+        started = trace(Dequantized(DENSITY)).get_trace(np.empty((20_000, 0)), y)
+    norm = started["norm$params"]["value"]
+    # The logit of u / 256 is log u - log 256 but for 1 in 256: its sd is 1, known to 0.014 here.
+    assert abs(np.exp(norm["log_scale"][0]) - 1) < 0.07
+
+
 def test_bits():
     assert bits_per_dimension(-784 * np.log(2.0), (28, 28)) == pytest.approx(1.0)
     # A uniform density on [0, 1] is 8 bits of each of 256 levels.
