@@ -10,6 +10,7 @@ from .flows import NSF as NSF
 from .flows import PlanarFlow as PlanarFlow
 from .flows import RealNVP as RealNVP
 from .glow import Glow as Glow
+from .glow import ImageRealNVP as ImageRealNVP
 from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical
 from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal

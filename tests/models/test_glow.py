@@ -1,4 +1,4 @@
-"""Glow: an exact change of variables at every scale, and a start that standardises the data."""
+"""Glow and RealNVP of images: exact densities at every scale, and a start that standardises."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import pytest
 from numpyro.handlers import seed, substitute, trace
 
 import ppbdl
-from ppbdl.models import Glow
+from ppbdl.models import Glow, ImageRealNVP
 
 Y = 3 + 2 * np.random.default_rng(0).normal(size=(40, 4, 4, 1))
 SMALL = Glow((4, 4, 1), levels=2, steps=2, width=4, prior=dist.Normal(0.0, 0.3))
@@ -20,11 +20,18 @@ def declared(model, y=None, x=None):
     return seed(model.flow, 0)(jnp.zeros((1, 0)) if x is None else x, y)
 
 
+CHECKERED = ImageRealNVP((4, 4, 1), levels=2, steps=2, width=4, prior=dist.Normal(0.0, 0.3))
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("context", [2, pytest.param(0, marks=pytest.mark.slow)])
-def test_its_log_determinant_is_the_jacobians(context):
+@pytest.mark.parametrize(
+    ("model", "context"),
+    [(SMALL, 2), pytest.param(SMALL, 0, marks=pytest.mark.slow), (CHECKERED, 2)],
+    ids=["Glow", "Glow without context", "RealNVP"],
+)
+def test_its_log_determinant_is_the_jacobians(model, context):
     x = jnp.ones((1, context))
-    flow = declared(SMALL, jnp.asarray(Y[:1]), x)
+    flow = declared(model, jnp.asarray(Y[:1]), x)
     y = jnp.asarray(Y[:1])
     z = flow.inverse(y)
     np.testing.assert_allclose(flow.forward(z), y, atol=1e-9)
@@ -33,9 +40,10 @@ def test_its_log_determinant_is_the_jacobians(context):
     np.testing.assert_allclose(flow.log_prob(y).sum(), truth, rtol=1e-9)
 
 
-def test_all_pixels_meet():
-    """Two levels of two steps with random weights leave every z a function of every y."""
-    flow = declared(SMALL)
+@pytest.mark.parametrize("model", [SMALL, CHECKERED], ids=["Glow", "RealNVP"])
+def test_all_pixels_meet(model):
+    """Two levels of two steps with random weights leave every z a function of many y."""
+    flow = declared(model)
     jacobian = jax.jacfwd(lambda v: flow.inverse(v.reshape(1, 4, 4, 1)).ravel())(jnp.ones(16))
     assert (abs(jacobian).max(1) > 0).all()
     assert (abs(jacobian) > 1e-6).mean() > 0.5
