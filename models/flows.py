@@ -95,7 +95,7 @@ class NSF(FlowDensity):
 
     layers: int = 6
     bins: int = 8
-    bound: float = 3.0
+    bound: float = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,7 +55,7 @@ def affine(limit: float = 3.0) -> Transformer:
 
 
 @functools.lru_cache
-def rational_quadratic(bins: int = 8, bound: float = 3.0) -> Transformer:
+def rational_quadratic(bins: int = 8, bound: float = 5.0) -> Transformer:
     """A monotone spline on [-bound, bound], the identity outside: Durkan et al. (2019), *NSF*."""
     require_positive(bound=bound)
     if not (isinstance(bins, int) and bins >= 2):
