@@ -24,7 +24,7 @@ import numpyro.distributions as dist
 from numpyro.handlers import block, seed
 
 from ppbdl.errors import InputError, require_positive, require_whole
-from ppbdl.flows import Affine, Bijection, Flow, Repeat
+from ppbdl.flows import Affine, Bijection, Chain, Flow, Repeat
 from ppbdl.module import Prior, haiku_module, random_haiku_module
 from ppbdl.posterior import Posterior, placing
 from ppbdl.prediction import inputs_of
@@ -61,6 +61,10 @@ class FlowDensity(ABC):
     def bijection(self, net: Callable[[Array], Any]) -> Bijection:
         """Give one layer, from z towards y, of its network with the weights and context in."""
 
+    def orders(self) -> np.ndarray | None:
+        """Give the order of features after each layer, (layers, features), if it changes it."""
+        return None
+
     def flow(self, x: Any) -> Flow:
         """Declare the networks, inside a NumPyro program, and give the distribution of y.
 
@@ -73,10 +77,15 @@ class FlowDensity(ABC):
         network, kept = self.conditioner(sum(c.shape[1] for c in given))
         nets = declared("flow", network, self.prior, (kept,), given, copies=self.layers)
 
-        def layer(net: Callable[..., Any]) -> Bijection:
-            return self.bijection(lambda h: net(h, *given))
+        def layer(part: tuple[Callable[..., Any], Array | None]) -> Bijection:
+            net, order = part
+            bijection = self.bijection(lambda h: net(h, *given))
+            moved = [] if order is None else [dist.transforms.PermuteTransform(order)]
+            return Chain([bijection, *moved])
 
-        return Flow(standard((self.features,), given), [Repeat(layer, nets)])
+        orders = self.orders()
+        parts = nets, None if orders is None else jnp.asarray(orders)
+        return Flow(standard((self.features,), given), [Repeat(layer, parts)])
 
     def __call__(self, x: Any, y: Any = None) -> None:
         """Declare the model: the weights, and ``y`` of shape (rows, features)."""

@@ -1,6 +1,7 @@
 """Flows over vectors, by the layer that each repeats: couplings, autoregressive, planar.
 
-Every layer ends with a reversal of the features, so that what one keeps the next one moves.
+Between layers the features change places: what one coupling keeps the next one moves, and the
+halves are dealt anew; autoregressive layers take turns at the order.
 Standardise the data (`Data.standardized`): all but the planar flow start as the identity.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import haiku as hk
 import jax.numpy as jnp
+import numpy as np
 
 from ppbdl.errors import InputError
 from ppbdl.flows import (
@@ -66,7 +68,10 @@ class RealNVP(FlowDensity):
         return _halves(self, affine(), context)
 
     def bijection(self, net: Callable[[Array], Any]) -> Bijection:
-        return Chain([Coupling(affine(), net, half(self.features)), Reverse()])
+        return _coupled(self, affine(), net)
+
+    def orders(self) -> np.ndarray | None:
+        return _dealt(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,10 @@ class NSF(FlowDensity):
         return _halves(self, self._transformer(), context)
 
     def bijection(self, net: Callable[[Array], Any]) -> Bijection:
-        return Chain([Coupling(self._transformer(), net, half(self.features)), Reverse()])
+        return _coupled(self, self._transformer(), net)
+
+    def orders(self) -> np.ndarray | None:
+        return _dealt(self)
 
     def _transformer(self) -> Transformer:
         return rational_quadratic(self.bins, self.bound)
@@ -213,6 +221,27 @@ def _halves(density: FlowDensity, transformer: Transformer, context: int) -> tup
     kept = density.features // 2
     outputs = (density.features - kept) * transformer.width
     return mlp(outputs, (density.width, density.width), context), kept
+
+
+def _coupled(
+    density: FlowDensity, transformer: Transformer, net: Callable[[Array], Any]
+) -> Bijection:
+    coupling = Coupling(transformer, net, half(density.features))
+    return Chain([coupling, Reverse()]) if density.features == 2 else coupling
+
+
+def _dealt(density: FlowDensity) -> np.ndarray | None:
+    """Let the halves change places, then deal them out to new ones, in turn.
+
+    If they only changed places, two features of one half would never steer each other.
+    """
+    if density.features == 2:
+        return None
+    kept, moved = np.split(np.arange(density.features), [density.features // 2])
+    swapped = np.concatenate([moved, kept])
+    dealt = np.empty_like(swapped)
+    dealt[::2], dealt[1::2] = moved, kept
+    return np.array([swapped, dealt])[np.arange(density.layers) % 2]
 
 
 def _masked(density: FlowDensity, transformer: Transformer, context: int) -> tuple[Any, int]:

@@ -230,3 +230,19 @@ def test_a_draw_that_is_not_there_is_refused():
 def test_a_temperature_is_positive():
     with pytest.raises(ppbdl.InputError, match="temperature"):
         MODELS["RealNVP"].fitted(learned("RealNVP", False), temperature=0.0)
+
+
+@pytest.mark.parametrize("features", [2, 3, 8, 43])
+def test_couplings_move_all_and_part_every_pair(features):
+    """After two layers all have moved; after eight each pair was apart, so that one steered one."""
+    model = RealNVP(features, layers=8, width=4)
+    orders = model.orders()
+    orders = np.tile(np.arange(features)[::-1], (8, 1)) if orders is None else orders
+    places, kept = np.arange(features), []
+    for order in orders:
+        kept.append(np.isin(np.arange(features), places[: features // 2]))
+        places = places[order]
+    kept = np.array(kept)
+    assert not (kept[0] & kept[1]).any()
+    apart = (kept[:, :, None] != kept[:, None]).any(0)
+    assert (apart | np.eye(features, dtype=bool)).mean() > (0.99 if features < 43 else 0.9)
