@@ -15,7 +15,7 @@ import optax
 from scipy.special import logsumexp
 
 import ppbdl
-from ppbdl.models import VAE, RealNVP
+from ppbdl.models import VAE, Dense, RealNVP
 
 
 def banana(rows: int, seed: int) -> ppbdl.Data:
@@ -50,7 +50,7 @@ def main(out="out", steps: int = 3000, rows: int = 1000, layers: int = 6) -> dic
     # A variational autoencoder. Each draw weighs a code of each row: log p(y, z) - log q(z), so
     # that the log of the mean over draws bounds log p(y) from below, tighter with more draws.
     train, test_images = bars(rows, 2), bars(rows, 3)
-    vae = VAE(features=36, latent=4, width=64)
+    vae = VAE((36,), latent=4, networks=Dense((64,)))
     svi = ppbdl.SVI(vae.guide, optax.adam(5e-3), steps, batch_size=200, draws=64)
     fitted = ppbdl.fit(3, vae, train, svi)
     images = ppbdl.predict(4, vae, fitted, np.empty((16, 0)), draws=True).draws["mean"][0, 0]

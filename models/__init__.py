@@ -1,6 +1,13 @@
 """Declarative models: frozen dataclasses that are NumPyro programs ``(x, y=None)``."""
 
 from .bnn import BNN as BNN
+from .codes import DiagonalNormal as DiagonalNormal
+from .codes import FlowPosterior as FlowPosterior
+from .codes import FlowPrior as FlowPrior
+from .codes import FullNormal as FullNormal
+from .codes import MixturePrior as MixturePrior
+from .codes import StandardNormal as StandardNormal
+from .codes import VampPrior as VampPrior
 from .density import FlowDensity as FlowDensity
 from .dequantization import Dequantized as Dequantized
 from .dequantization import bits_per_dimension as bits_per_dimension
@@ -19,6 +26,10 @@ from .likelihoods import Poisson as Poisson
 from .likelihoods import SplineNoise as SplineNoise
 from .linear import LinearRegression as LinearRegression
 from .mixture import GaussianMixture as GaussianMixture
+from .networks import Convolutional as Convolutional
+from .networks import Dense as Dense
+from .pixels import ContinuousBernoulli as ContinuousBernoulli
+from .pixels import DiscretizedLogistic as DiscretizedLogistic
 from .priors import Horseshoe as Horseshoe
 from .priors import LayerScale as LayerScale
 from .priors import ScaleInvariant as ScaleInvariant

@@ -21,12 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from numpyro.handlers import block, seed
 
 from ppbdl.errors import InputError, require_positive, require_whole
 from ppbdl.flows import Affine, Bijection, Chain, Flow, Repeat
 from ppbdl.module import Prior, haiku_module, random_haiku_module
-from ppbdl.posterior import Posterior, placing
+from ppbdl.posterior import Posterior, at_draw, one_draw
 from ppbdl.prediction import inputs_of
 from ppbdl.types import Array
 
@@ -145,10 +144,7 @@ def fitted(
                 remedy=f"The posterior is {posterior!r}.",
             )
     x = inputs_of(posterior, np.zeros((1, 0)) if x is None else x)
-    values = {name: jnp.asarray(a[chain, draw]) for name, a in posterior.draws.items()}
-    learned = jax.tree.map(lambda a: jnp.asarray(a[chain]), (posterior.params, posterior.mutables))
-    with block(), seed(rng_seed=0):
-        flow: Any = placing(declare, values, learned)(x)
+    flow: Any = at_draw(declare, one_draw(posterior, chain, draw))(x)
     shape, event = flow.base_dist.shape(), len(flow.base_dist.event_shape)
     base = dist.Normal(0.0, temperature).expand(shape).to_event(event)
     scaling, back = posterior.scaling, []

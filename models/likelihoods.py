@@ -1,7 +1,13 @@
-"""Likelihoods of a network's outputs: each declares the observed site ``y`` in the rows' plate."""
+"""Likelihoods: what a network's outputs say of y.
+
+Each makes the distribution of y from `outputs` numbers for each entry, on the last axis.  Called as
+``likelihood(outputs, y)`` with (rows, numbers) it declares the observed site ``y`` in the plate of
+the rows; an autoencoder asks for the distribution of (rows, *shape, numbers).
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +22,37 @@ from ppbdl.flows import Affine, Flow, RationalQuadraticSpline, rational_quadrati
 from ppbdl.types import Array
 
 
+class Likelihood(ABC):
+    """A distribution of y for each row of a network's outputs.
+
+    Attributes
+    ----------
+    outputs
+        How many numbers of the network it takes for each entry of y.
+    """
+
+    outputs: int = 1
+
+    @abstractmethod
+    def distribution(self, outputs: Array) -> Any:
+        """Give the distribution of y, (...), from (..., outputs); it may declare sites."""
+
+    def __call__(self, outputs: Array, y: Any = None) -> None:
+        """Declare ``y``, (rows,), of a network's outputs, (rows, outputs)."""
+        if outputs.ndim != 2 or outputs.shape[1] != self.outputs:
+            raise ModelError(
+                "net",
+                expected=f"outputs of shape (rows, {self.outputs}) for this likelihood",
+                got=f"shape {outputs.shape}",
+                remedy=f"End the network with {self.outputs} unit(s).",
+            )
+        fn = self.distribution(outputs)
+        with numpyro.plate("data", len(outputs)):
+            numpyro.sample("y", fn, obs=y)
+
+
 @dataclass(frozen=True)
-class Normal:
+class Normal(Likelihood):
     """y ~ N(f, noise^2); one output.
 
     Parameters
@@ -37,29 +72,30 @@ class Normal:
     def __post_init__(self) -> None:
         require_positive(noise=self.noise, scale=self.scale, floor=self.floor or None)
 
-    def __call__(self, outputs: Array, y: Any = None) -> None:
+    def distribution(self, outputs: Array) -> Any:
         noise = self.noise
         if noise is None:
             excess = numpyro.sample("noise_excess", dist.HalfNormal(self.scale))
             noise = numpyro.deterministic("noise", self.floor + excess)
-        _observe(dist.Normal(_columns(outputs, 1)[0], noise), y)
+        return dist.Normal(outputs[..., 0], noise)
 
 
 @dataclass(frozen=True)
-class HeteroscedasticNormal:
+class HeteroscedasticNormal(Likelihood):
     """y ~ N(f, softplus(g)^2): the noise depends on x; two outputs f, g.
 
     Nix and Weigend (1994); the aleatoric part of Kendall and Gal (2017), equation (5).
     """
 
-    def __call__(self, outputs: Array, y: Any = None) -> None:
-        mean, spread = _columns(outputs, 2)
+    outputs = 2
+
+    def distribution(self, outputs: Array) -> Any:
         # A floor: with a bare softplus one interpolated point drives the density to infinity.
-        _observe(dist.Normal(mean, 1e-3 + jax.nn.softplus(spread)), y)
+        return dist.Normal(outputs[..., 0], 1e-3 + jax.nn.softplus(outputs[..., 1]))
 
 
 @dataclass(frozen=True)
-class SplineNoise:
+class SplineNoise(Likelihood):
     """y = f + softplus(g) s(z), z ~ N(0, 1): noise of any shape, skewed or of several modes.
 
     s is a rational-quadratic spline on [-bound, bound] and the identity outside (Durkan et al.
@@ -91,16 +127,15 @@ class SplineNoise:
         rational_quadratic(self.bins, self.bound)  # which looks at both
 
     @property
-    def outputs(self) -> int:
+    def outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How many numbers for each row: f, g and the spline's."""
         return 3 * self.bins + 1
 
-    def __call__(self, outputs: Array, y: Any = None) -> None:
-        columns = _columns(outputs, self.outputs)
-        spline = RationalQuadraticSpline(jnp.stack(columns[2:], axis=-1), self.bound)
-        spread = 1e-3 + jax.nn.softplus(columns[1])
-        base = dist.Normal(0.0, 1.0).expand([len(outputs)])
-        _observe(_Moved(base, [spline, Affine(columns[0], jnp.log(spread))]), y)
+    def distribution(self, outputs: Array) -> Any:
+        spline = RationalQuadraticSpline(outputs[..., 2:], self.bound)
+        spread = 1e-3 + jax.nn.softplus(outputs[..., 1])
+        base = dist.Normal(0.0, 1.0).expand(outputs.shape[:-1])
+        return _Moved(base, [spline, Affine(outputs[..., 0], jnp.log(spread))])
 
 
 class _Moved(Flow):
@@ -126,15 +161,15 @@ class _Moved(Flow):
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Likelihood):
     """y ~ Bernoulli(logit^-1(f)), y in {0, 1}; one output."""
 
-    def __call__(self, outputs: Array, y: Any = None) -> None:
-        _observe(dist.Bernoulli(logits=_columns(outputs, 1)[0]), y)
+    def distribution(self, outputs: Array) -> Any:
+        return dist.Bernoulli(logits=outputs[..., 0])
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Likelihood):
     """y ~ Categorical(softmax(f)), y in 0 .. classes - 1; one output a class.
 
     Parameters
@@ -145,30 +180,18 @@ class Categorical:
 
     classes: int
 
-    def __call__(self, outputs: Array, y: Any = None) -> None:
-        logits = jnp.stack(_columns(outputs, self.classes), axis=-1)
-        _observe(dist.Categorical(logits=logits), y)
+    @property
+    def outputs(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As many as there are classes."""
+        return self.classes
+
+    def distribution(self, outputs: Array) -> Any:
+        return dist.Categorical(logits=outputs)
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(Likelihood):
     """y ~ Poisson(exp(f)), y = 0, 1, 2, ...; one output."""
 
-    def __call__(self, outputs: Array, y: Any = None) -> None:
-        _observe(dist.Poisson(jnp.exp(_columns(outputs, 1)[0])), y)
-
-
-def _columns(outputs: Array, expected: int) -> list[Array]:
-    if outputs.ndim != 2 or outputs.shape[1] != expected:
-        raise ModelError(
-            "net",
-            expected=f"outputs of shape (rows, {expected}) for this likelihood",
-            got=f"shape {outputs.shape}",
-            remedy=f"End the network with {expected} unit(s).",
-        )
-    return [outputs[:, i] for i in range(expected)]
-
-
-def _observe(fn: Any, y: Any) -> None:
-    with numpyro.plate("data", fn.batch_shape[0]):
-        numpyro.sample("y", fn, obs=y)
+    def distribution(self, outputs: Array) -> Any:
+        return dist.Poisson(jnp.exp(outputs[..., 0]))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from numpyro.handlers import substitute
+from numpyro.handlers import block, seed, substitute
 
 from .data import Scaling
 from .errors import ModelError
@@ -146,3 +147,20 @@ def placing(program: Any, values: Mapping[str, Array], learned: tuple[Any, Any])
         return values[name]
 
     return substitute(program, substitute_fn=place)
+
+
+def one_draw(posterior: Posterior, chain: int = 0, draw: int = 0) -> tuple[Any, Any]:
+    """Give one draw's latents, and the parameters and state of its chain."""
+    values = {name: jnp.asarray(a[chain, draw]) for name, a in posterior.draws.items()}
+    learned = (posterior.params, posterior.mutables)
+    return values, jax.tree.map(lambda a: jnp.asarray(a[chain]), learned)
+
+
+def at_draw(program: Any, drawn: tuple[Any, Any]) -> Any:
+    """Make a program that declares networks a plain function, with the weights of `one_draw`."""
+
+    def run(*args: Any) -> Any:
+        with block(), seed(rng_seed=0):
+            return placing(program, *drawn)(*args)
+
+    return run

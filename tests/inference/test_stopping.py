@@ -15,7 +15,7 @@ import ppbdl
 from ppbdl.diagnostics import checks
 from ppbdl.errors import FitError, InputError, ModelError
 from ppbdl.inference.stopping import EarlyStopping
-from ppbdl.models import VAE, LinearRegression
+from ppbdl.models import VAE, Dense, LinearRegression, Normal
 
 STOPPING = EarlyStopping(0.3, every=50, patience=4)
 
@@ -93,7 +93,7 @@ def test_minibatches_keep_whole_batches_back_and_fit_the_others():
 
 def test_codes_of_the_kept_rows_are_weighed_as_in_the_bound():
     y = np.random.default_rng(0).normal(size=(200, 3))
-    vae, data = VAE(features=3, latent=2, width=8, likelihood="normal"), ppbdl.Data(None, y)
+    vae, data = VAE((3,), 2, Normal(1.0), Dense((8,))), ppbdl.Data(None, y)
     svi = ppbdl.SVI(vae.guide, steps=400, draws=200, stopping=EarlyStopping(0.5, every=100))
     posterior = ppbdl.fit(0, vae, data, svi, progress=False)
     kept = kept_rows(0, data, svi.stopping)

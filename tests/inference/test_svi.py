@@ -342,7 +342,7 @@ def test_an_autoencoder_fits_scores_and_generates():
         + 0.1 * clusters(2, 60)[:, :1]
     )
     data = ppbdl.Data(None, y)
-    vae = ppbdl.models.VAE(features=3, latent=1, width=8, likelihood="normal")
+    vae = ppbdl.models.VAE((3,), 1, ppbdl.models.Normal(0.2), ppbdl.models.Dense((8,)))
     method = ppbdl.SVI(vae.guide, optax.adam(1e-2), steps=400, batch_size=16, draws=64)
     posterior = fit(method, model=vae, data=data)
     assert posterior.draws == {}
