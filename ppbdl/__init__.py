@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .handlers import masks_per_example as masks_per_example
     from .handlers import start_at as start_at
     from .inference import HMC as HMC
+    from .inference import IWAE as IWAE
     from .inference import MAP as MAP
     from .inference import MCLMC as MCLMC
     from .inference import NUTS as NUTS
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .inference import ChEES as ChEES
     from .inference import EarlyStopping as EarlyStopping
     from .inference import Ensemble as Ensemble
+    from .inference import FreeBits as FreeBits
     from .inference import Laplace as Laplace
     from .linearization import delta_method as delta_method
     from .linearization import linearized as linearized
@@ -82,6 +84,7 @@ _FILES = {
     ),
     "inference": (
         "HMC",
+        "IWAE",
         "MAP",
         "MCLMC",
         "NUTS",
@@ -94,6 +97,7 @@ _FILES = {
         "ChEES",
         "EarlyStopping",
         "Ensemble",
+        "FreeBits",
         "Laplace",
     ),
     "linearization": ("delta_method", "linearized"),

@@ -4,7 +4,9 @@ from .alpha import AlphaELBO as AlphaELBO
 from .chees import ChEES as ChEES
 from .elbo import AnalyticELBO as AnalyticELBO
 from .ensemble import Ensemble as Ensemble
+from .free_bits import FreeBits as FreeBits
 from .hmc import HMC as HMC
+from .importance import IWAE as IWAE
 from .laplace import Laplace as Laplace
 from .map import MAP as MAP
 from .mclmc import MCLMC as MCLMC

@@ -10,12 +10,10 @@ bound; at alpha = 1 each row's term is its log predictive density.
 
 from __future__ import annotations
 
-from numbers import Number
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import logsumexp
 from numpyro import distributions as dist
 from numpyro.handlers import replay, substitute
@@ -23,7 +21,7 @@ from numpyro.infer import elbo
 
 from ..errors import InputError, ModelError, require_positive, require_whole
 from ..types import Array, Guide, Key, Model
-from .elbo import at_a_draw, bound, log_density
+from .elbo import at_a_draw, bound, by_row, weight_of
 
 
 class AlphaELBO(elbo.ELBO):
@@ -39,10 +37,9 @@ class AlphaELBO(elbo.ELBO):
     row.  A small K makes it more like the evidence lower bound, which it is exactly at K = 1.
 
     Latents of a row are refused: their posterior has one row's likelihood in it, beside which
-    alpha is not small.  NumPyro's `RenyiELBO` is for them, and for them only.  It has one
-    importance weight for all that the latents share: for each row, where every latent lies in the
-    rows' plate (a VAE; its alpha = 0 is the bound of Burda et al. 2016); but for the whole data,
-    where weights are shared, with one draw that outweighs the others and a biased minibatch.
+    alpha is not small.  `IWAE` is for them, and for them only.  (NumPyro's `RenyiELBO` takes
+    both, but has one importance weight for all that the latents share: for the whole data, where
+    weights are shared, with one draw that outweighs the others and a biased minibatch.)
 
     Parameters
     ----------
@@ -103,7 +100,7 @@ class AlphaELBO(elbo.ELBO):
             p, q, mutables = at_a_draw(key, *programs, replay, *args, **kwargs)
             of_rows = _sites_of_rows(p, rows)
             shared = {name: site for name, site in p.items() if name not in of_rows}
-            return -bound(shared, q), _by_row(of_rows, rows), _weight(of_rows), mutables
+            return -bound(shared, q), by_row(of_rows, rows), weight_of(of_rows), mutables
 
         divergences, log_liks, weights, states = jax.vmap(particle)(
             jax.random.split(rng_key, self.num_particles)
@@ -142,35 +139,6 @@ def _sites_of_rows(p: dict[str, Any], rows: int) -> dict[str, Any]:
             "loss",
             expected="a model whose latents are shared by the rows",
             got=f"{latents} in the plate of the rows",
-            remedy="Where all latents are of rows choose numpyro.infer.RenyiELBO; otherwise leave "
-            "the loss out.",
+            remedy="Where all latents are of rows choose ppbdl.IWAE; otherwise leave the loss out.",
         )
     return found
-
-
-def _by_row(sites: dict[str, Any], rows: int) -> Array:
-    """Sum each row's log likelihood, not yet weighed by N / M."""
-    scores = {name: log_density(site | {"scale": None}) for name, site in sites.items()}
-    for name, score in scores.items():
-        if score.shape[:1] != (rows,):
-            raise ModelError(
-                "model",
-                expected=f"a likelihood {name!r} with the {rows} rows as its first batch axis",
-                got=f"batch shape {score.shape}",
-                remedy="Observe in a plate of the rows; to_event only axes within a row.",
-            )
-    return sum((score.reshape(rows, -1).sum(-1) for score in scores.values()), jnp.zeros(rows))
-
-
-def _weight(sites: dict[str, Any]) -> Any:
-    """Give the scale of the rows, which counts them and does not temper their likelihood."""
-    first, *others = (site["scale"] for site in sites.values())
-    alike = all(s is first or (isinstance(s, Number) and s == first) for s in others)
-    if not alike or np.ndim(first) > 0:
-        raise ModelError(
-            "model",
-            expected=f"one number as the scale of the observed sites {list(sites)}",
-            got="scales that differ between sites or within them",
-            remedy="Drop numpyro.handlers.scale from the model, or leave the loss out.",
-        )
-    return jnp.asarray(1.0 if first is None else first)

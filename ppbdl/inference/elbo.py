@@ -11,6 +11,7 @@ process to process and the persistent compilation cache misses; the trace's orde
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import replay, seed, substitute, trace
 from numpyro.infer import elbo
 
+from ..errors import ModelError
 from ..structure import LARGE
 from ..types import Array, Estimator, Guide, Key, Model
 
@@ -182,3 +184,31 @@ def _elementwise(fn: dist.Distribution) -> dist.Distribution:
     while isinstance(fn, dist.Independent):
         fn = fn.base_dist
     return fn
+
+
+def by_row(sites: dict[str, Any], rows: int) -> Array:
+    """Sum each row's log likelihood, not yet weighed by N / M."""
+    scores = {name: log_density(site | {"scale": None}) for name, site in sites.items()}
+    for name, score in scores.items():
+        if score.shape[:1] != (rows,):
+            raise ModelError(
+                "model",
+                expected=f"a likelihood {name!r} with the {rows} rows as its first batch axis",
+                got=f"batch shape {score.shape}",
+                remedy="Observe in a plate of the rows; to_event only axes within a row.",
+            )
+    return sum((score.reshape(rows, -1).sum(-1) for score in scores.values()), jnp.zeros(rows))
+
+
+def weight_of(sites: dict[str, Any]) -> Any:
+    """Give the scale of the rows, which counts them and does not temper their likelihood."""
+    first, *others = (site["scale"] for site in sites.values())
+    alike = all(s is first or (isinstance(s, Number) and s == first) for s in others)
+    if not alike or np.ndim(first) > 0:
+        raise ModelError(
+            "model",
+            expected=f"one number as the scale of the observed sites {list(sites)}",
+            got="scales that differ between sites or within them",
+            remedy="Drop numpyro.handlers.scale from the model, or leave the loss out.",
+        )
+    return jnp.asarray(1.0 if first is None else first)
