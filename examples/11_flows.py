@@ -27,7 +27,7 @@ ARM = TURN[:, None] / 3 * np.stack([-np.cos(TURN), np.sin(TURN)], axis=1)
 CELLS = np.array([(i, j) for i in (-3, -1, 1, 3) for j in (-3, -1, 1, 3) if (i + j) % 4])
 TARGETS = {  # points, and the noise of each coordinate about them
     "two moons": (2 * np.concatenate([ARC, (1, 0.5) - ARC]) - (1, 0.5), norm(scale=0.2)),
-    "eight Gaussians": (2.8 * np.stack([EIGHT.real, EIGHT.imag], axis=1), norm(scale=0.3)),
+    "eight Gaussians": (2.8 * np.stack([np.real(EIGHT), np.imag(EIGHT)], axis=1), norm(scale=0.3)),
     "spirals": (np.concatenate([ARM, -ARM]), norm(scale=0.15)),
     "checkerboard": (CELLS, uniform(-1, 2)),
 }

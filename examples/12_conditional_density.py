@@ -74,8 +74,8 @@ def main(out="out", sets=("yacht", "energy"), splits=3, steps=5000, members=5) -
                 scores.setdefault(f"{name}, {title}, {score}", []).append(float(each.mean()))
             if split == 0:
                 for i, panel in zip(shown, panels, strict=True):
-                    line = np.linspace(*np.quantile(y[:, i], (0.02, 0.98)), 300)
-                    x = np.repeat(test.x[[i]], 300, axis=0)
+                    left, right = np.quantile(y[:, i], (0.02, 0.98))
+                    line, x = np.linspace(left, right, 300), np.repeat(test.x[[i]], 300, axis=0)
                     rows = ppbdl.Data(x, line.reshape(300, *held.y.shape[1:]))
                     panel.plot(line, np.exp(density(rows)), label=title)
         if split == 0:
