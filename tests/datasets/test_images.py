@@ -147,6 +147,8 @@ IMAGES = struct.pack(">4I", 0x0803, 2, 28, 28) + bytes(2 * 28 * 28)
         (gzip.compress(IMAGES[:-1]), r"expected 1568 values, shape \(2, 28, 28\), got 1567"),
         (gzip.compress(IMAGES + b"\0"), "got 1569"),
     ],
+    # A gzipped file holds the second it was made in, and each process makes its own.
+    ids=["no gzip", "cut", "empty", "header cut", "labels", "floats", "short", "long"],
 )
 def test_a_file_that_is_no_idx_is_refused(content, message):
     first, *others = IDX_FILES
