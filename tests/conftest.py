@@ -1,5 +1,7 @@
 """What every test may ask for."""
 
+import functools
+import gc
 from pathlib import Path
 
 import jax
@@ -20,3 +22,20 @@ def x64():
     """Double precision for one test; single precision, JAX's default, is every other one's."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """Forget compiled programs in time: each takes memory maps, of which Linux allows 65,530.
+
+    A process that reaches the limit ends in a segmentation fault while XLA compiles.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 20_000:
+        for kept in gc.get_objects():
+            is_cache = isinstance(kept, functools._lru_cache_wrapper)
+            if is_cache and str(kept.__module__).startswith("ppbdl"):
+                kept.cache_clear()
+        jax.clear_caches()
+        gc.collect()

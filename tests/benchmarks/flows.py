@@ -250,11 +250,11 @@ def steps(asked):
 
 
 def fit(asked):
-    """A whole fit of 20 epochs, compiling included."""
+    """A whole fit, compiling included."""
     from flowjax.train import fit_to_data
 
     seconds = {"ppbdl": [], "FlowJAX, fit_to_data": []}
-    epochs = 20
+    epochs = asked.epochs
     data = data_of(2)
     n = epochs * (ROWS // BATCH)
     for repeat in range(asked.repeats):
@@ -338,6 +338,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("part", choices=parts)
     arguments.add_argument("--steps", type=int, default=200)
+    arguments.add_argument("--epochs", type=int, default=200, help="of a whole fit")
     arguments.add_argument("--repeats", type=int, default=7)
     arguments.add_argument("--zuko", metavar="PYTHON", help="a Python that has zuko")
     arguments.add_argument("--flowjax", action="store_true", help="with FlowJAX, if it is there")
