@@ -55,7 +55,6 @@ from .rejection import rejection_curve as rejection_curve
 from .remedies import Remedy as Remedy
 from .remedies import remedy_of as remedy_of
 from .reporting import report as report
-from .resampling import bootstrap_interval as bootstrap_interval
 from .rows import uncertain_rows as uncertain_rows
 from .scoring import scores as scores
 from .verdict import Check as Check
@@ -78,7 +77,6 @@ __all__ = [
     "adaptive_ece",
     "as_text",
     "assess",
-    "bootstrap_interval",
     "brier",
     "brier_decomposition",
     "check",
