@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ppbdl.errors import InputError
 from ppbdl.flows import LU, Bijection, Mask, channel, checkerboard
 
 from .multiscale import Arrival, MultiscaleFlow, param
@@ -51,7 +52,7 @@ class ImageRealNVP(MultiscaleFlow):
     In each level `steps` couplings take turns over the two colours of a checkerboard, then, after
     the squeeze, `steps` more over the two halves of the channels; the last level is no different.
     Activation normalisation is in the place of their batch normalisation.  For the parameters see
-    `MultiscaleFlow`; at least two steps, to move every pixel.
+    `MultiscaleFlow`.
 
     Examples
     --------
@@ -65,6 +66,16 @@ class ImageRealNVP(MultiscaleFlow):
     """
 
     steps: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 2:
+            raise InputError(
+                "steps",
+                expected="at least 2, so that the masks take turns and every pixel moves",
+                got=str(self.steps),
+                remedy="Take 3, as the paper does.",
+            )
 
     def fine(self, level: int, at: Arrival) -> tuple[list[Bijection], Arrival]:
         height, width = at.h.shape[-3:-1]

@@ -125,3 +125,8 @@ def test_parameters_are_found_again():
     np.testing.assert_allclose(
         again["y"]["fn"].log_prob(Y), sites["y"]["fn"].log_prob(Y), rtol=1e-4
     )
+
+
+def test_one_coupling_of_a_kind_would_leave_pixels_where_they_are():
+    with pytest.raises(ppbdl.InputError, match="steps"):
+        ImageRealNVP((4, 4, 1), steps=1)
