@@ -140,15 +140,18 @@ def glow():
     def step(channels):
         couple = coupling("affine", flows.channel(channels), (2, 2, channels))
         order = tuple(np.random.default_rng(0).permutation(channels).tolist())
-        build = lambda w: Chain(  # noqa: E731
-            [couple.build(w[0]), flows.LU(**w[1], order=order), Affine(w[2], w[3])]
-        )
-        weights = lambda key: (  # noqa: E731
-            couple.weights(key),
-            flows.LU.start(key, channels, 0.2),
-            0.3 * jax.random.normal(key, (channels,)),
-            0.3 * jax.random.normal(key, (channels,)),
-        )
+
+        def build(w):
+            mix = flows.LU(**w[1], order=order)
+            return Chain([couple.build(w[0]), mix, Affine(w[2], w[3])])
+
+        def weights(key):
+            mix, norm = (
+                flows.LU.start(key, channels, 0.2),
+                0.3 * jax.random.normal(key, (channels,)),
+            )
+            return couple.weights(key), mix, norm, norm
+
         return build, weights
 
     (outer, outer_weights), (inner, inner_weights) = step(4), step(8)
@@ -170,7 +173,9 @@ def continuous(features, tolerance):
     weights, apply = network(velocity, np.ones(features + 1))
 
     def build(w):
-        field = lambda t, x: apply(w, jnp.append(x, t))  # noqa: E731
+        def field(t, x):
+            return apply(w, jnp.append(x, t))
+
         return flows.Continuous(field, tolerance=tolerance)
 
     return Case(build, weights, (features,), reach=9, factor=1e7)
