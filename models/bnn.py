@@ -38,7 +38,7 @@ class BNN:
 
     net: Any
     prior: Prior = fan_in_normal
-    likelihood: Callable[..., None] = Normal()  # noqa: RUF009  an immutable value
+    likelihood: Callable[..., None] = Normal()
 
     def __call__(self, x: Any, y: Any = None) -> None:
         """Declare the model: a site for each weight array, the likelihood's own, and ``y``."""

@@ -30,6 +30,42 @@ from ppbdl.prediction import inputs_of
 from ppbdl.types import Array
 
 
+def fitted_flow(
+    self: Any,
+    posterior: Posterior,
+    x: Any = None,
+    *,
+    chain: int = 0,
+    draw: int = 0,
+    temperature: float = 1.0,
+) -> Flow:
+    """Give the fitted flow as a distribution in the user's units: to sample, score, map.
+
+    Parameters
+    ----------
+    self
+        A model that declares a flow, by ``flow(x)``; it has this function as its method `fitted`.
+    posterior
+        What `fit` gave for this model.
+    x
+        The contexts, (rows, k), in the user's units; None without any.
+    chain, draw
+        Which draw of the weights.
+    temperature
+        Standard deviation of the base: below 1 the samples are more typical, and vary less
+        (Kingma and Dhariwal 2018, section 6).
+    """
+    require_positive(temperature=temperature)
+    x = inputs_of(posterior, np.zeros((1, 0)) if x is None else x)
+    flow: Any = at_draw(self.flow, one_draw(posterior, chain, draw))(x)
+    shape, event = flow.base_dist.shape(), len(flow.base_dist.event_shape)
+    base = dist.Normal(0.0, temperature).expand(shape).to_event(event)
+    scaling, back = posterior.scaling, []
+    if scaling is not None and scaling.y_mean is not None:
+        back = [Affine(jnp.asarray(scaling.y_mean), jnp.log(jnp.asarray(scaling.y_sd)))]
+    return Flow(base, [*flow.transforms, *back])
+
+
 @dataclass(frozen=True, eq=False)
 class FlowDensity(ABC):
     """A density over vectors, of which the subclasses choose the layer.
@@ -99,58 +135,7 @@ class FlowDensity(ABC):
         with numpyro.plate("data", x.shape[0]):
             numpyro.sample("y", flow, obs=y)
 
-    def fitted(
-        self,
-        posterior: Posterior,
-        x: Any = None,
-        *,
-        chain: int = 0,
-        draw: int = 0,
-        temperature: float = 1.0,
-    ) -> Flow:
-        """Give the fitted flow as a distribution in the user's units: to sample, score, map.
-
-        Parameters
-        ----------
-        posterior
-            What `fit` gave for this model.
-        x
-            The contexts, (rows, k), in the user's units; None without any.
-        chain, draw
-            Which draw of the weights.
-        temperature
-            Standard deviation of the base: below 1 the samples are more typical, and vary less
-            (Kingma and Dhariwal 2018, section 6).
-        """
-        return fitted(self.flow, posterior, x, chain, draw, temperature)
-
-
-def fitted(
-    declare: Callable[[Any], Flow],
-    posterior: Posterior,
-    x: Any,
-    chain: int,
-    draw: int,
-    temperature: float,
-) -> Flow:
-    """Give the flow that a program declares, with one draw of its weights, in the user's units."""
-    require_positive(temperature=temperature)
-    for name, at, number in zip(("chain", "draw"), (chain, draw), posterior.shape, strict=True):
-        if not 0 <= at < number:
-            raise InputError(
-                name,
-                expected=f"from 0 to {number - 1}",
-                got=repr(at),
-                remedy=f"The posterior is {posterior!r}.",
-            )
-    x = inputs_of(posterior, np.zeros((1, 0)) if x is None else x)
-    flow: Any = at_draw(declare, one_draw(posterior, chain, draw))(x)
-    shape, event = flow.base_dist.shape(), len(flow.base_dist.event_shape)
-    base = dist.Normal(0.0, temperature).expand(shape).to_event(event)
-    scaling, back = posterior.scaling, []
-    if scaling is not None and scaling.y_mean is not None:
-        back = [Affine(jnp.asarray(scaling.y_mean), jnp.log(jnp.asarray(scaling.y_sd)))]
-    return Flow(base, [*flow.transforms, *back])
+    fitted = fitted_flow
 
 
 def standard(event: tuple[int, ...], given: tuple[Array, ...]) -> dist.Distribution:

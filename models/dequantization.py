@@ -24,10 +24,9 @@ from numpyro.handlers import scope
 
 from ppbdl.errors import InputError, require_positive, require_whole
 from ppbdl.flows import Affine, Flow, Logit, actnorm_start
-from ppbdl.posterior import Posterior
 from ppbdl.types import Array
 
-from .density import fitted
+from .density import fitted_flow
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +120,7 @@ class Dequantized:
         with numpyro.plate("data", x.shape[0]):
             numpyro.sample("v", q)
 
-    def fitted(
-        self,
-        posterior: Posterior,
-        x: Any = None,
-        *,
-        chain: int = 0,
-        draw: int = 0,
-        temperature: float = 1.0,
-    ) -> Flow:
-        """Give the fitted flow of v on (0, 1): see `FlowDensity.fitted`."""
-        return fitted(self.flow, posterior, x, chain, draw, temperature)
+    fitted = fitted_flow
 
     def _require(self, y: Any, event: tuple[int, ...]) -> None:
         if y is not None and (jnp.shape(y)[1:] != event or jnp.result_type(y).kind not in "iu"):

@@ -144,7 +144,7 @@ class MAF(FlowDensity):
     """
 
     layers: int = 5
-    transformer: Transformer = affine()  # noqa: RUF009  an immutable value
+    transformer: Transformer = affine()
 
     def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
         return _masked(self, self.transformer, context)
@@ -175,7 +175,7 @@ class IAF(FlowDensity):
     """
 
     layers: int = 4
-    transformer: Transformer = affine()  # noqa: RUF009  an immutable value
+    transformer: Transformer = affine()
 
     def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
         return _masked(self, self.transformer, context)

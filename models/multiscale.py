@@ -32,10 +32,9 @@ from ppbdl.flows import (
     cnn,
 )
 from ppbdl.module import Prior
-from ppbdl.posterior import Posterior
 from ppbdl.types import Array
 
-from .density import context_of, declared, fitted, standard
+from .density import context_of, declared, fitted_flow, standard
 
 
 @dataclass(frozen=True)
@@ -162,17 +161,7 @@ class MultiscaleFlow(ABC):
         net = declared(f"net_{name}", network, self.prior, shape, at.given)
         return Coupling(moves, lambda kept: net(kept, *at.given), mask)
 
-    def fitted(
-        self,
-        posterior: Posterior,
-        x: Any = None,
-        *,
-        chain: int = 0,
-        draw: int = 0,
-        temperature: float = 1.0,
-    ) -> Flow:
-        """Give the fitted flow as a distribution: see `FlowDensity.fitted`."""
-        return fitted(self.flow, posterior, x, chain, draw, temperature)
+    fitted = fitted_flow
 
 
 def param(name: str, start: Callable[[Any], Any]) -> Any:

@@ -166,7 +166,7 @@ class LayerScale:
     (1, 4)
     """
 
-    scale_prior: dist.Distribution = dist.HalfNormal(1.0)  # noqa: RUF009  an immutable value
+    scale_prior: dist.Distribution = dist.HalfNormal(1.0)
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> dist.Distribution:
         """Give the prior of one array, given its scale."""

@@ -69,10 +69,10 @@ class VAE:
 
     shape: tuple[int, ...]
     latent: int = 2
-    likelihood: Likelihood = Bernoulli()  # noqa: RUF009  an immutable value
-    networks: Any = Dense()  # noqa: RUF009  an immutable value
-    posterior: CodePosterior = DiagonalNormal()  # noqa: RUF009  an immutable value
-    prior: CodePrior = StandardNormal()  # noqa: RUF009  an immutable value
+    likelihood: Likelihood = Bernoulli()
+    networks: Any = Dense()
+    posterior: CodePosterior = DiagonalNormal()
+    prior: CodePrior = StandardNormal()
 
     def __post_init__(self) -> None:
         require_whole(latent=self.latent, **{f"shape[{i}]": n for i, n in enumerate(self.shape)})
@@ -117,11 +117,11 @@ class VAE:
         """
         seen = self._seen(np.zeros((len(y), 0)) if x is None else x, y)
         y = jnp.asarray(y, float) if seen is None else jnp.where(seen, y, 0.0)
-        return at_draw(self._encode, one_draw(posterior, chain))(y)
+        return at_draw(self._encode, _drawn(posterior, chain))(y)
 
     def decode(self, posterior: Posterior, z: Any, *, chain: int = 0, draw: int = 0) -> Any:
         """Give p(y | z), a distribution of (rows, *shape), for codes of (rows, latent)."""
-        return at_draw(self._decode, one_draw(posterior, chain, draw))(jnp.asarray(z))
+        return at_draw(self._decode, _drawn(posterior, chain, draw))(jnp.asarray(z))
 
     def reconstruct(self, posterior: Posterior, y: Any, x: Any = None, *, chain: int = 0) -> Array:
         """Give the mean of p(y | z) at the mean of q(z | y), (rows, *shape)."""
@@ -134,7 +134,7 @@ class VAE:
     ) -> Array:
         """Draw rows of y, (rows, *shape)."""
         keys = jax.random.split(as_key(key))
-        z = at_draw(self._prior, one_draw(posterior, chain, draw))().sample(keys[0], (rows,))
+        z = at_draw(self._prior, _drawn(posterior, chain, draw))().sample(keys[0], (rows,))
         return self.decode(posterior, z, chain=chain, draw=draw).sample(keys[1])
 
     def log_marginal(
@@ -174,7 +174,7 @@ class VAE:
         seen = self._seen(np.zeros((len(y), 0)) if x is None else x, y)
         codes = max(1, min(samples, at_once // 100))
         times, rows = -(-samples // codes), max(1, at_once // codes)
-        drawn, found = one_draw(posterior, chain), []
+        drawn, found = _drawn(posterior, chain), []
         for first in range(0, len(y), rows):
             here = jax.random.fold_in(as_key(key), first)
             part = None if seen is None else seen[first : first + rows]
@@ -223,6 +223,17 @@ class VAE:
                 remedy="Pass 1 where y was seen and 0 where not.",
             )
         return jnp.asarray(x) != 0
+
+
+def _drawn(posterior: Posterior, chain: int = 0, draw: int = 0) -> tuple[Any, Any]:
+    if posterior.scaling is not None and posterior.scaling.y_mean is not None:
+        raise InputError(
+            "posterior",
+            expected="a fit of y in its own units, in which a likelihood of pixels is defined",
+            got="one of standardised y",
+            remedy="Fit Data(None, y), scaled by hand where that is wanted.",
+        )
+    return one_draw(posterior, chain, draw)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

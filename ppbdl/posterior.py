@@ -13,7 +13,7 @@ import numpy as np
 from numpyro.handlers import block, seed, substitute
 
 from .data import Scaling
-from .errors import ModelError
+from .errors import InputError, ModelError
 from .types import Array, Key
 
 
@@ -150,7 +150,21 @@ def placing(program: Any, values: Mapping[str, Array], learned: tuple[Any, Any])
 
 
 def one_draw(posterior: Posterior, chain: int = 0, draw: int = 0) -> tuple[Any, Any]:
-    """Give one draw's latents, and the parameters and state of its chain."""
+    """Give one draw's latents, and the parameters and state of its chain.
+
+    Raises
+    ------
+    InputError
+        If there is no such chain or draw.
+    """
+    for name, at, number in zip(("chain", "draw"), (chain, draw), posterior.shape, strict=True):
+        if not 0 <= at < number:
+            raise InputError(
+                name,
+                expected=f"from 0 to {number - 1}",
+                got=repr(at),
+                remedy=f"The posterior is {posterior!r}.",
+            )
     values = {name: jnp.asarray(a[chain, draw]) for name, a in posterior.draws.items()}
     learned = (posterior.params, posterior.mutables)
     return values, jax.tree.map(lambda a: jnp.asarray(a[chain]), learned)

@@ -115,7 +115,7 @@ class Watch:
 
     def look(self, done: int, state: State) -> None:
         """Score the state after `done` steps."""
-        scores = [np.asarray(self._score(state, *batch)) for batch in self._batches]
+        scores = jax.device_get([self._score(state, *batch) for batch in self._batches])
         loss = -np.mean(scores, axis=0).reshape(-1)
         # An infinite loss is a state that gives a kept row no chance at all: never the best.
         better = np.isfinite(loss) & (loss < self._least)

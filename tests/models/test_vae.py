@@ -231,3 +231,12 @@ def test_the_levels_of_a_discretised_logistic_have_a_total_of_one(raw: tuple[flo
     assert np.isfinite(
         jax.grad(lambda r: m.DiscretizedLogistic(16).distribution(r).log_prob(3))(jnp.asarray(raw))
     ).all()
+
+
+def test_a_fit_of_standardised_rows_is_refused_by_the_verbs() -> None:
+    data = ppbdl.Data(None, Y).standardized()
+    posterior = ppbdl.fit(0, LINEAR, data, ppbdl.SVI(LINEAR.guide, steps=2), progress=False)
+    with pytest.raises(InputError, match="standardised"):
+        LINEAR.encode(posterior, Y)
+    with pytest.raises(InputError, match="chain"):
+        LINEAR.encode(fitted(steps=600), Y, chain=3)
