@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# What makes a model's programs is decorated with this.  Few are kept: each takes memory maps, of
+# which Linux allows a process 65,530, and one that has no more ends in a segmentation fault.
+remembered = functools.lru_cache(maxsize=16)
 
 
 class Program:

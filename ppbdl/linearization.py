@@ -13,7 +13,6 @@ For a regression they have a closed form: the delta method.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from numpyro import distributions as dist
 from numpyro.handlers import block, seed, substitute, trace
 from numpyro.primitives import Messenger
 
-from .compiling import Program
+from .compiling import Program, remembered
 from .errors import InputError, ModelError
 from .gaussian import Gaussian, first_chain
 from .likelihood import likelihood_of
@@ -200,7 +199,7 @@ def delta_method(
     return Prediction(scaling.mean(mean), aleatoric, epistemic, aleatoric + epistemic)
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _moments_program(model: Model, name: str, at_once: int) -> Program:
     """Make the function that gives mean, epistemic and aleatoric variance of all rows."""
 

@@ -14,7 +14,6 @@ the noise alone decides between more than two classes, the mutual information co
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 from numpyro import distributions as dist
 from numpyro.handlers import seed, trace
 
+from .compiling import remembered
 from .data import Data, Scaling
 from .errors import InputError, ModelError, require_whole
 from .posterior import Posterior, placing
@@ -177,7 +177,7 @@ def _covariance(variance: Any, centre: str) -> np.ndarray:
     return np.maximum(variance[centre] - variance.get("gap", 0.0), 0.0)
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _predictive(model: Model, name: str, kind: str, again: bool) -> Callable[..., Any]:
     """Make the function that predicts all rows under one draw, and again with other noise."""
 

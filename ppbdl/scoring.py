@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpyro.handlers import replay, seed, trace
 from numpyro.primitives import Messenger
 
+from .compiling import remembered
 from .data import Data
 from .errors import DataError, ModelError, require_whole
 from .posterior import Posterior, placing
@@ -121,7 +121,7 @@ def _require_rows(sites: dict[str, Any], structure: Structure, rows: int) -> Non
             )
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _scorer(
     model: Model,
     guide: Any,

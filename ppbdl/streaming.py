@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .compiling import Program
+from .compiling import Program, remembered
 from .posterior import Posterior
 from .types import Array, Key
 
@@ -116,7 +116,7 @@ def largest_bytes(jaxpr: Any) -> int:
     return largest
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _block_program(
     one: Callable[..., Any], shape: tuple[int, int], at_once: int, keep: bool
 ) -> Program:

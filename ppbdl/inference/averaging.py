@@ -5,7 +5,6 @@ They know a model, optimisers and shapes; keys and data are arguments, as in `op
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
 
-from ..compiling import Program
+from ..compiling import Program, remembered
 from ..module import training
 from ..structure import Shapes
 from ..types import Array, Key, Model
@@ -86,7 +85,7 @@ class Parts(NamedTuple):
         return max(*both, *(part.peak_bytes for part in self[2:]))
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def parts_of(
     model: Model,
     first: MAP,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.handlers import seed, substitute, trace
 
-from ..compiling import Program, strong
+from ..compiling import Program, remembered, strong
 from ..latents import initial_latents
 from ..noise import normal
 from ..potential import constrained, potential
@@ -102,7 +102,7 @@ class Programs(NamedTuple):
         return max(part.peak_bytes for part in self if isinstance(part, (Program, Loop)))
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def programs_of(model: Model, rule: Rule, shapes: Shapes) -> Programs:
     """Make the programs of a model's chains, or find those of an earlier fit."""
     structure = inspect_model(model, shapes, rule.batch_size)

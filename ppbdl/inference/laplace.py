@@ -14,7 +14,6 @@ state such as BatchNorm's, stay as fitted and are certain.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..compiling import Program
+from ..compiling import Program, remembered
 from ..data import Data
 from ..errors import InputError, require_whole
 from ..gaussian import Gaussian, add, first_chain, join
@@ -244,7 +243,7 @@ def _coloured(gaussian: Gaussian, noise: Array) -> tuple[dict[str, Array], Array
 _COLOUR = Program(_coloured)
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _draws_of(model: Model, deterministic: bool) -> Program:
     """Make the function that takes draws to the latents' supports, with log p and log q there."""
 

@@ -20,7 +20,7 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.infer.elbo import ELBO, RenyiELBO
 
-from ..compiling import Program, strong
+from ..compiling import Program, remembered, strong
 from ..errors import ModelError
 from ..guides import bind
 from ..guides.laplace import once_fitted
@@ -73,7 +73,7 @@ class Programs(NamedTuple):
         return max(p.peak_bytes for p in (self.init, self.advance, self.draw))
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> Programs:
     """Make the programs of a fit, or find those of an earlier one."""
     structure = inspect_model(model, shapes, svi.batch_size)

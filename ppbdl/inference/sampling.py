@@ -22,7 +22,7 @@ import numpy as np
 from numpyro.infer.util import ParamInfo
 from tqdm.auto import tqdm
 
-from ..compiling import Program, strong
+from ..compiling import Program, remembered, strong
 from ..data import Data
 from ..errors import FitError
 from ..latents import initial_latents
@@ -237,7 +237,7 @@ def _joined(kept: list[Any], draws: int, method: Any) -> Any:
     return jax.tree.map(lambda *a: np.stack([chain[:draws] for chain in a]), *kept)
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def programs_of(model: Model, method: Any, shapes: Shapes) -> Programs:
     """Make the programs of a model's chains, or find those of an earlier fit."""
     structure = inspect_model(model, shapes)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.handlers import replay, seed, substitute, trace
 
-from ..compiling import Program
+from ..compiling import Program, remembered
 from ..data import Data
 from ..errors import FitError, InputError, ModelError, require_whole
 from ..guides import bind
@@ -165,7 +165,7 @@ class Watch:
         return {"step": np.array(steps), "loss": np.array(losses).reshape(len(steps), -1).T}
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def scorer_of(
     model: Model, svi: SVI, members: int | None, fitted: Shapes, kept: Shapes
 ) -> Program | Turns:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ...compiling import Program
+from ...compiling import Program, remembered
 from ...fisher import fisher_root
 from ...gaussian import add, join
 from ...likelihood import Likelihood
@@ -74,7 +74,7 @@ class Curvature(NamedTuple):
         )
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def curvature_of(model: Model, layout: Layout) -> Curvature:
     """Make the programs of a model's curvature, or find those of an earlier fit."""
     sites = layout.sites
