@@ -1,5 +1,6 @@
 """Declarative models: frozen dataclasses that are NumPyro programs ``(x, y=None)``."""
 
+from .autoencoder import Autoencoder as Autoencoder
 from .bnn import BNN as BNN
 from .codes import DiagonalNormal as DiagonalNormal
 from .codes import FlowPosterior as FlowPosterior
@@ -8,16 +9,19 @@ from .codes import FullNormal as FullNormal
 from .codes import MixturePrior as MixturePrior
 from .codes import StandardNormal as StandardNormal
 from .codes import VampPrior as VampPrior
+from .conditional import CVAE as CVAE
+from .conditional import SCVAE as SCVAE
 from .density import FlowDensity as FlowDensity
 from .dequantization import Dequantized as Dequantized
 from .dequantization import bits_per_dimension as bits_per_dimension
 from .flows import IAF as IAF
 from .flows import MAF as MAF
 from .flows import NSF as NSF
-from .flows import PlanarFlow as PlanarFlow
 from .flows import RealNVP as RealNVP
 from .glow import Glow as Glow
 from .glow import ImageRealNVP as ImageRealNVP
+from .ladder import LadderPosterior as LadderPosterior
+from .ladder import LadderPrior as LadderPrior
 from .likelihoods import Bernoulli as Bernoulli
 from .likelihoods import Categorical as Categorical
 from .likelihoods import HeteroscedasticNormal as HeteroscedasticNormal
@@ -34,5 +38,7 @@ from .priors import Horseshoe as Horseshoe
 from .priors import LayerScale as LayerScale
 from .priors import ScaleInvariant as ScaleInvariant
 from .priors import ScaleMixture as ScaleMixture
+from .residual import PlanarFlow as PlanarFlow
+from .residual import SylvesterFlow as SylvesterFlow
 from .stochastic import StochasticUnits as StochasticUnits
 from .vae import VAE as VAE

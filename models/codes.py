@@ -45,7 +45,7 @@ class DiagonalNormal:
         return 2 * latent
 
     def build(self, raw: Array, latent: int) -> Any:
-        loc, log_scale = raw[..., :latent], _bounded(raw[..., latent:])
+        loc, log_scale = raw[..., :latent], bounded(raw[..., latent:])
         return dist.Normal(loc, jnp.exp(log_scale)).to_event(1)
 
 
@@ -60,7 +60,7 @@ class FullNormal:
         return 2 * latent + latent * (latent - 1) // 2
 
     def build(self, raw: Array, latent: int) -> Any:
-        loc, log_scale = raw[..., :latent], _bounded(raw[..., latent : 2 * latent])
+        loc, log_scale = raw[..., :latent], bounded(raw[..., latent : 2 * latent])
         rows, columns = jnp.tril_indices(latent, -1)
         below = jnp.zeros((*raw.shape[:-1], latent, latent))
         below = below.at[..., rows, columns].set(raw[..., 2 * latent :])
@@ -94,7 +94,7 @@ class FlowPosterior:
         return 2 * latent + self.context
 
     def build(self, raw: Array, latent: int) -> Any:
-        loc, log_scale = raw[..., :latent], _bounded(raw[..., latent : 2 * latent])
+        loc, log_scale = raw[..., :latent], bounded(raw[..., latent : 2 * latent])
         with scope(prefix="posterior", divider="."):
             flow = self.density(latent).flow(raw[..., 2 * latent :])
         return Flow(flow.base_dist, [*flow.transforms, Affine(loc, log_scale)])
@@ -132,7 +132,7 @@ class MixturePrior:
             }
 
         own: Any = numpyro.param("prior$params", start)
-        each = dist.Normal(own["locs"], jnp.exp(_bounded(own["log_scales"]))).to_event(1)
+        each = dist.Normal(own["locs"], jnp.exp(bounded(own["log_scales"]))).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=own["logits"]), each)
 
 
@@ -179,5 +179,15 @@ class FlowPrior:
             return self.density(latent).flow(jnp.zeros((1, 0)))
 
 
-def _bounded(log_scale: Array) -> Array:
+def bounded(log_scale: Array) -> Array:
     return _LIMIT * jnp.tanh(log_scale / _LIMIT)
+
+
+def moments(fn: Any) -> tuple[Array, Array]:
+    """Give the mean and variance of each dimension of a code: of 256 draws where there is no
+    closed form."""
+    try:
+        return fn.mean, fn.variance
+    except NotImplementedError:
+        draws = fn.sample(jax.random.key(0), (256,))
+        return draws.mean(0), draws.var(0)

@@ -1,20 +1,16 @@
-"""Flows over vectors, by the layer that each repeats: couplings, autoregressive, planar.
+"""Flows over vectors, by the layer that each repeats: couplings, autoregressive.
 
 Between layers the features change places: what one coupling keeps the next one moves, and the
 halves are dealt anew; autoregressive layers take turns at the order.
-Standardise the data (`Data.standardized`): all but the planar flow start as the identity.
+Standardise the data (`Data.standardized`): all start as the identity.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import haiku as hk
-import jax.numpy as jnp
 import numpy as np
 
 from ppbdl.errors import InputError
@@ -23,7 +19,6 @@ from ppbdl.flows import (
     Bijection,
     Chain,
     Coupling,
-    Planar,
     Reverse,
     Transformer,
     affine,
@@ -184,39 +179,6 @@ class IAF(FlowDensity):
         return Chain([Autoregressive(self.transformer, net), Reverse()])
 
 
-@dataclass(frozen=True, eq=False)
-class PlanarFlow(FlowDensity):
-    """A stack of planar maps: Rezende and Mohamed (2015), *Variational Inference with Flows*.
-
-    Each map bends space along one direction, so that many are wanted.  They lead from y to z: it
-    scores in one pass, and samples by bisection.
-
-    Parameters
-    ----------
-    features, layers, prior
-        As for `FlowDensity`.
-    width
-        Units of the networks that move the maps with a context; without one there are none.
-
-    Examples
-    --------
-    >>> import numpy as np, ppbdl
-    >>> data = ppbdl.Data(None, np.random.default_rng(0).normal(size=(100, 2)))
-    >>> model = PlanarFlow(features=2, layers=4)
-    >>> posterior = ppbdl.fit(0, model, data, ppbdl.MAP(steps=50), progress=False)
-    >>> model.fitted(posterior).sample(ppbdl.types.as_key(1), (7,)).shape
-    (7, 2)
-    """
-
-    layers: int = 16
-
-    def conditioner(self, context: int) -> tuple[Callable[..., Any], int]:
-        return _planar(self.features, (self.width, self.width), context), 0
-
-    def bijection(self, net: Callable[[Array], Any]) -> Bijection:
-        return Planar(**net(jnp.zeros(0))).inv
-
-
 def _halves(density: FlowDensity, transformer: Transformer, context: int) -> tuple[Any, int]:
     kept = density.features // 2
     outputs = (density.features - kept) * transformer.width
@@ -247,32 +209,6 @@ def _dealt(density: FlowDensity) -> np.ndarray | None:
 def _masked(density: FlowDensity, transformer: Transformer, context: int) -> tuple[Any, int]:
     hidden = (density.width, density.width)
     return made(density.features, transformer.width, hidden, context), density.features
-
-
-@functools.lru_cache(maxsize=256)
-def _planar(features: int, hidden: tuple[int, ...], context: int) -> Callable[..., Any]:
-    scale = 1 / math.sqrt(features)  # as Planar.start
-
-    def network(_: Array, given: Array | None = None) -> dict[str, Array]:
-        direction, shift = (
-            hk.initializers.RandomNormal(scale),
-            hk.initializers.RandomNormal(0.1 * scale),
-        )
-        weights = {
-            "direction": hk.get_parameter("direction", [features], init=direction),
-            "shift": hk.get_parameter("shift", [features], init=shift),
-            "bias": hk.get_parameter("bias", [], init=jnp.zeros),
-        }
-        if given is None:
-            return weights
-        moved = mlp(2 * features + 1, hidden)(given)
-        return {
-            "direction": weights["direction"] + moved[..., :features],
-            "shift": weights["shift"] + moved[..., features:-1],
-            "bias": weights["bias"] + moved[..., -1],
-        }
-
-    return network
 
 
 def _require_two(density: FlowDensity) -> None:

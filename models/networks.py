@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ppbdl.errors import InputError, require_whole
 from ppbdl.types import Array
 
-Network = Callable[[Array], Array]
+Network = Callable[..., Array]
 _kept = functools.lru_cache(maxsize=64)  # equal settings give one function: it is traced once
 
 
@@ -38,10 +38,10 @@ class Dense:
 
     @_kept
     def encoder(self, numbers: int) -> Network:
-        """Make (rows, ...) -> (rows, numbers)."""
+        """Make (rows, ...), or several of them -> (rows, numbers)."""
 
-        def network(y: Array) -> Array:
-            h = jnp.reshape(y, (len(y), -1))
+        def network(*rows: Array) -> Array:
+            h = jnp.concatenate([jnp.reshape(part, (len(part), -1)) for part in rows], axis=-1)
             return hk.nets.MLP([*self.hidden, numbers], activation=self.activation)(h)
 
         return network
@@ -77,10 +77,12 @@ class Convolutional:
 
     @_kept
     def encoder(self, numbers: int) -> Network:
-        """Make (rows, h, w, channels) -> (rows, numbers)."""
+        """Make (rows, h, w, channels), and more of them or vectors -> (rows, numbers)."""
 
-        def network(y: Array) -> Array:
+        def network(y: Array, *more: Array) -> Array:
             self._coarse(y.shape[1:])
+            maps = [m if m.ndim == 4 else _maps(m, y) for m in more]
+            y = jnp.concatenate([y, *maps], axis=-1)
             for channels in self.channels:
                 y = jax.nn.relu(hk.Conv2D(channels, 3, stride=2)(y))
             h = jax.nn.relu(hk.Linear(self.units)(y.reshape(len(y), -1)))
@@ -114,3 +116,9 @@ class Convolutional:
                 remedy="Pad the images, take fewer convolutions, or Dense().",
             )
         return shape[0] // times, shape[1] // times
+
+
+def _maps(vectors: Array, like: Array) -> Array:
+    """Spread (rows, k) over images, (rows, h, w, k)."""
+    rows, k = vectors.shape
+    return jnp.broadcast_to(vectors[:, None, None], (rows, *like.shape[1:3], k))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .guides import AutoDelta as AutoDelta
     from .guides import AutoFlow as AutoFlow
     from .guides import AutoNormal as AutoNormal
+    from .guides import Completed as Completed
     from .guides import ConcreteDropout as ConcreteDropout
     from .guides import GaussianDropout as GaussianDropout
     from .guides import MCDropout as MCDropout
@@ -71,6 +72,7 @@ _FILES = {
         "AutoDelta",
         "AutoFlow",
         "AutoNormal",
+        "Completed",
         "ConcreteDropout",
         "GaussianDropout",
         "MCDropout",

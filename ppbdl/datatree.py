@@ -101,6 +101,7 @@ def to_datatree(
         looks = {"kept_loss": posterior.kept_losses["loss"]}
         kept = _dataset(looks, ("chain", "look"), {"look": posterior.kept_losses["step"]})
         groups["optimization"] = groups["optimization"].merge(kept)
+    groups |= {name: _dataset(g, ("chain",), {}) for name, g in posterior.findings.items()}
     if prior:
         latents, generated = _from_prior(keys[2], model, data, posterior, prior)
         groups["prior"] = _dataset(latents if weights else {}, draw, coords)

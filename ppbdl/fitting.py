@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import jax
 from jax.core import Tracer
 
 from .data import Data
 from .errors import InputError, ModelError
 from .posterior import Posterior
 from .structure import Structure, inspect_model, require_labels, shapes_of
-from .types import Inference, Key, Model, as_key
+from .types import Examining, Inference, Key, Model, as_key
 
 
 def fit(
@@ -83,7 +84,10 @@ def fit(
     structure = inspect_model(model, shapes_of(data))
     require_labels(structure, data)
     _require_one_target(structure, data)
-    return method.run(as_key(key), model, data, progress=progress)
+    posterior = method.run(as_key(key), model, data, progress=progress)
+    if isinstance(model, Examining):
+        posterior = model.examine(jax.random.fold_in(as_key(key), 1), posterior, data)
+    return posterior
 
 
 def _require_one_target(structure: Structure, data: Data) -> None:

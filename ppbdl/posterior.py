@@ -37,7 +37,7 @@ class Provenance:
     gradients
         Gradient evaluations of the log joint, one a minibatch.
     failure
-        Empty, or a sentence that says how the fit ended early.
+        Empty, or a sentence that says how the fit ended early, or that it is of no use.
     """
 
     method: str
@@ -85,6 +85,9 @@ class Posterior:
     kept_losses
         With early stopping: ``step`` (look,) and ``loss`` (chain, look) of the rows kept back,
         nats a row.  The posterior is that of each chain's least one.
+    findings
+        What the model found when it looked the fit over, if it does, by group: such as a VAE's
+        ``code``, with (chain,) in front of every array.
     scaling
         The data's standardisation, so that predictions come back in the user's units.
     x_shape
@@ -100,6 +103,7 @@ class Posterior:
     provenance: Provenance
     losses: np.ndarray | None = None
     kept_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
+    findings: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     scaling: Scaling | None = None
     x_shape: Any = None
 

@@ -22,7 +22,7 @@ from .errors import InputError
 from .posterior import Posterior, Provenance
 
 _ARRAYS, _RECORD, _MANIFEST = "arrays.safetensors", "posterior.json", "manifest.json"
-_TREES = ("draws", "params", "mutables", "stats", "losses", "kept_losses", "scaling")
+_TREES = ("draws", "params", "mutables", "stats", "losses", "kept_losses", "findings", "scaling")
 
 
 def save(posterior: Posterior, path: str | Path) -> Path:
@@ -110,6 +110,7 @@ def load(path: str | Path) -> Posterior:
         **{name: jax.tree.map(jnp.asarray, trees[name]) for name in _TREES[:4]},
         losses=trees["losses"],
         kept_losses=trees["kept_losses"],
+        findings=trees["findings"],
         scaling=Scaling(**trees["scaling"]) if record["standardised"] else None,
         shape=tuple(record["shape"]),
         observed=tuple(record["observed"]),

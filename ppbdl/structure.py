@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from numpyro import distributions as dist
-from numpyro.distributions import biject_to
+from numpyro.distributions import biject_to, constraints
 from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
@@ -46,8 +46,9 @@ class Structure:
     observed
         Observed sites.
     labels
-        Of the observed sites whose values are a whole entry of y, one discrete number a row: that
-        entry (None for y itself), the support, and whether it is an index of classes.
+        Of the observed sites whose values are a whole entry of y, and which not every number could
+        be: that entry (None for y itself), the support of each number, and whether it is an index
+        of classes.
     params, mutables
         Learnable parameters, and state such as BatchNorm's, of the model.
     row_plates
@@ -151,22 +152,26 @@ def inspect_model(model: Model, shapes: Shapes, batch_size: int | None = None) -
 
 
 def require_labels(structure: Structure, data: Data) -> None:
-    """Refuse labels and counts that the likelihood gives no probability.
+    """Refuse labels, counts, pixels and the like that the likelihood gives no probability.
 
     Raises
     ------
     DataError
-        If a y lies outside a discrete likelihood's support, or class indices are not integers.
+        If a y lies outside its likelihood's support, or class indices are not integers.
     """
     for name, (entry, support, indexes) in structure.labels.items():
         y = data.y if entry is None else data.y[entry]
-        bad = np.flatnonzero(~np.asarray(support(y))) if support is not None else np.zeros(0)
-        if len(bad):
+        bad = np.zeros((0, 1)) if support is None else np.argwhere(~np.asarray(support(y)))
+        if support is not None and len(bad):
             raise DataError(
                 "y",
                 expected=f"values in the support of the likelihood {name!r}",
-                got=f"{len(bad)} outside it, the first in row {bad[0]}: {y[bad[0]]}",
-                remedy="Count classes from 0, and give the likelihood as many as there are.",
+                got=f"{len(bad)} outside it, the first in row {bad[0, 0]}: {y[tuple(bad[0])]}",
+                remedy="Count classes from 0, and give the likelihood as many as there are."
+                if y.ndim == 1 and support.is_discrete
+                else "Scale y, round it, or draw 0 and 1 from it; or take a likelihood of its "
+                "values: of pixels, Bernoulli for 0 and 1, ContinuousBernoulli for [0, 1], "
+                "DiscretizedLogistic for whole levels, Normal for any.",
             )
         if indexes and y.dtype.kind not in "iu":
             raise DataError(
@@ -263,8 +268,14 @@ def _labels(observed: list[dict[str, Any]], y: dict[Any, Any]) -> dict[str, Any]
     labels = {}
     for site in observed:
         support, entries = site["fn"].support, [k for k, a in y.items() if a is site["value"]]
-        if entries and support.is_discrete and site["fn"].event_shape == ():
-            fn = site["fn"]
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        fn = site["fn"]
+        while isinstance(fn, dist.ExpandedDistribution | dist.Independent):
+            fn = fn.base_dist
+        # What a mask hides may be anything.
+        hidden = isinstance(fn, dist.MaskedDistribution) and not isinstance(fn._mask, bool)
+        if entries and support.event_dim == 0 and not hidden and support is not constraints.real:
             while isinstance(fn, dist.ExpandedDistribution | dist.MaskedDistribution):
                 fn = fn.base_dist
             indexes = isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits)

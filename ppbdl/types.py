@@ -28,6 +28,13 @@ class Model(Protocol):
     def __call__(self, x: Any, y: Any = None) -> Any: ...
 
 
+@runtime_checkable
+class Examining(Protocol):
+    """A model that looks its own fits over, for what no other would think of."""
+
+    def examine(self, key: Key, posterior: Posterior, data: Data) -> Posterior: ...
+
+
 class Guide(Protocol):
     """A NumPyro program of the approximate posterior, of the model's own signature."""
 

@@ -4,8 +4,13 @@ import functools
 import gc
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
+
+# A case that compiles takes as long as the machine is busy: no verdict on the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,17 @@ import numpyro.distributions as dist
 import pytest
 
 import ppbdl
-from ppbdl.models import BNN, Bernoulli, Categorical, LinearRegression, Poisson
+from ppbdl.models import (
+    BNN,
+    VAE,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Dense,
+    DiscretizedLogistic,
+    LinearRegression,
+    Poisson,
+)
 
 X = np.linspace(-1, 1, 20)[:, None]
 
@@ -30,6 +40,25 @@ def test_labels_outside_the_support_are_refused(likelihood, y, message):
     model = BNN(lambda x: hk.Linear(outputs)(x), likelihood=likelihood)
     with pytest.raises(ppbdl.DataError, match=message):
         ppbdl.fit(0, model, ppbdl.Data(X, np.array(y * 5)), ppbdl.MAP(steps=5), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "wrong", "message"),
+    [
+        (Bernoulli(), 0.5, "1 outside it, the first in row 3: 0.5.*ContinuousBernoulli"),
+        (ContinuousBernoulli(), 255.0, "1 outside it, the first in row 3: 255.0"),
+        (DiscretizedLogistic(256), 256, "1 outside it, the first in row 3: 256"),
+    ],
+)
+def test_a_pixel_outside_the_support_is_refused(likelihood, wrong, message):
+    vae = VAE((2, 2, 1), likelihood=likelihood, networks=Dense((4,)))
+    y = np.zeros((20, 2, 2, 1), type(wrong))
+    y[3, 1, 0, 0] = wrong
+    with pytest.raises(ppbdl.DataError, match=message):
+        ppbdl.fit(0, vae, ppbdl.Data(None, y), ppbdl.SVI(vae.guide, steps=1), progress=False)
+    seen = np.ones(y.shape)
+    seen[3] = 0.0  # what was not seen may be anything
+    ppbdl.fit(0, vae, ppbdl.Data(seen, y), ppbdl.SVI(vae.guide, steps=1), progress=False)
 
 
 def test_a_held_out_label_outside_the_support_is_refused():

@@ -3,6 +3,7 @@
 from .calibration import class_calibration as class_calibration
 from .calibration import coverage_of_intervals as coverage_of_intervals
 from .calibration import pit_uniformity as pit_uniformity
+from .collapse import use_of_code as use_of_code
 from .convergence import agreement_of_chains as agreement_of_chains
 from .convergence import convergence_of_weights as convergence_of_weights
 from .convergence import effective_draws as effective_draws
@@ -42,6 +43,7 @@ __all__ = [
     "elbo_convergence",
     "importance_khat",
     "soundness_of_flow",
+    "use_of_code",
     "explained_variance",
     "prior_predictive",
     "prior_sensitivity",

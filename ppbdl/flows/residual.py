@@ -19,7 +19,8 @@ from .roots import triangular_root
 class Planar(Bijection):
     """y = x + u tanh(w' x + b), with w' u > -1 (Rezende and Mohamed 2015, equation 10).
 
-    u is `shift` and a multiple of `direction`, w, that makes it invertible (their appendix A.1).
+    u is `shift` and a multiple of `direction`, w, that makes it invertible (their appendix A.1, but
+    with w' u = log(1 + (e - 1) exp(w' shift)) - 1, which is 0 at 0: u stays finite as w vanishes).
     The inverse solves a = w' y - w' u tanh(a + b) for the one number a = w' x.
 
     Parameters
@@ -63,8 +64,9 @@ class Planar(Bijection):
     def _constrained(self) -> tuple[Array, Array]:
         """u, and w' u > -1."""
         w, free = self.direction, (self.direction * self.shift).sum(-1)
-        wu = jax.nn.softplus(free) - 1
-        return self.shift + ((wu - free) / (w**2).sum(-1))[..., None] * w, wu
+        wu = jax.nn.softplus(free + jnp.log(jnp.e - 1)) - 1
+        along = (wu - free) / jnp.maximum((w**2).sum(-1), 1e-8)
+        return self.shift + along[..., None] * w, wu
 
 
 class Radial(Bijection):
@@ -137,11 +139,11 @@ class Sylvester(Bijection):
     Parameters
     ----------
     reflections
-        (number, features) vectors, none of them zero.
+        (..., number, features) vectors, none of them zero.
     outer, inner
-        (rank, rank), R and S before tanh is taken of their diagonals; rank <= features.
+        (..., rank, rank), R and S before tanh is taken of their diagonals; rank <= features.
     bias
-        (rank,).
+        (..., rank).
 
     Examples
     --------
@@ -178,28 +180,45 @@ class Sylvester(Bijection):
 
     def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
         q, r, s = self._factors()
-        bump = jnp.tanh(x @ q @ s.T + self.bias)
-        return x + bump @ (q @ r).T, _log_det(r, s, bump)
+        bump = jnp.tanh(_times(s, _times(_transposed(q), x)) + self.bias)
+        return x + _times(q, _times(r, bump)), _log_det(r, s, bump)
 
     def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
         q, r, s = self._factors()
-        v = triangular_root(lambda v: v + jnp.tanh(v @ s.T + self.bias) @ r.T, y @ q, lower=False)
-        bump = jnp.tanh(v @ s.T + self.bias)
-        return y - bump @ (q @ r).T, -_log_det(r, s, bump)
+
+        def bump(v: Array) -> Array:
+            return jnp.tanh(_times(s, v) + self.bias)
+
+        bumped = bump(
+            triangular_root(
+                lambda v: v + _times(r, bump(v)), _times(_transposed(q), y), lower=False
+            )
+        )
+        return y - _times(q, _times(r, bumped)), -_log_det(r, s, bumped)
 
     def _factors(self) -> tuple[Array, Array, Array]:
         q = jnp.eye(self.reflections.shape[-1], self.bias.shape[-1], dtype=self.reflections.dtype)
-        for v in self.reflections:
-            q = q - 2 * jnp.outer(v, v @ q) / (v @ v)
+        for v in jnp.moveaxis(self.reflections, -2, 0):
+            along = _times(_transposed(q), v) / (v**2).sum(-1, keepdims=True)
+            q = q - 2 * v[..., :, None] * along[..., None, :]
 
         def triangle(raw: Array) -> Array:
-            return jnp.triu(raw, 1) + jnp.diag(jnp.tanh(jnp.diag(raw)))
+            return jnp.triu(raw, 1) + jnp.tanh(raw) * jnp.eye(raw.shape[-1])
 
         return q, triangle(self.outer), triangle(self.inner)
 
 
 def _log_det(r: Array, s: Array, bump: Array) -> Array:
-    return jnp.log1p((1 - bump**2) * jnp.diag(r) * jnp.diag(s)).sum(-1)
+    diagonal = jnp.diagonal(r, axis1=-2, axis2=-1) * jnp.diagonal(s, axis1=-2, axis2=-1)
+    return jnp.log1p((1 - bump**2) * diagonal).sum(-1)
+
+
+def _times(matrix: Array, vector: Array) -> Array:
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def _transposed(matrix: Array) -> Array:
+    return jnp.swapaxes(matrix, -1, -2)
 
 
 def _norm(x: Array) -> Array:

@@ -1,6 +1,7 @@
 """Guides: approximate posteriors as NumPyro programs.  The face is the list."""
 
 from .binding import bind as bind
+from .completion import Completed as Completed
 from .concrete import ConcreteDropout as ConcreteDropout
 from .delta import AutoDelta as AutoDelta
 from .dropout import MCDropout as MCDropout

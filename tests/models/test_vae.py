@@ -75,6 +75,17 @@ def test_the_marginal_is_exact_by_importance_sampling() -> None:
     assert fewer.mean() < log_p.mean()  # the bound is tighter with more samples
 
 
+def test_annealing_finds_what_a_poor_encoder_misses() -> None:
+    """Its weights are right (5 standard errors of 50 rows: once in 30,000), and vary less."""
+    posterior, y = fitted(steps=20), Y[:50]
+    truth = exact(LINEAR, posterior, y)
+    plain, _ = LINEAR.log_marginal(1, posterior, y, samples=20)
+    found, error = LINEAR.log_marginal(1, posterior, y, samples=20, temperatures=50)
+    assert abs((found - truth) / (error + 1e-3)).max() < 5
+    assert abs(found - truth).mean() < 0.2 * abs(plain - truth).mean()
+    assert LINEAR.log_marginal(1, posterior, y, samples=20, temperatures=200)[1].max() < error.max()
+
+
 def clusters(rows: int, seed: int) -> np.ndarray:
     """Two clusters on a line in five dimensions: what no standard normal code looks like."""
     rng = np.random.default_rng(seed)
@@ -88,7 +99,13 @@ CODES = {
     "diagonal": {},
     "full": {"posterior": m.FullNormal()},
     "IAF": {"posterior": m.FlowPosterior(functools.partial(m.IAF, layers=2, width=8))},
-    "planar": {"posterior": m.FlowPosterior(functools.partial(m.PlanarFlow, layers=2), context=4)},
+    "planar": {
+        "posterior": m.FlowPosterior(functools.partial(m.PlanarFlow, layers=2, samples=True), 4)
+    },
+    "Sylvester": {
+        "posterior": m.FlowPosterior(functools.partial(m.SylvesterFlow, layers=2, samples=True), 4)
+    },
+    "ladder": {"posterior": m.LadderPosterior(1, 8), "prior": m.LadderPrior(1, 8)},
     "mixture": {"prior": m.MixturePrior(4)},
     "VampPrior": {"prior": m.VampPrior(4)},
     "flow prior": {"prior": m.FlowPrior(functools.partial(m.MAF, layers=1, width=8))},
@@ -97,7 +114,7 @@ CODES = {
 
 @pytest.mark.parametrize("name", CODES)
 def test_the_marginal_agrees_with_quadrature_over_the_code(name: str) -> None:
-    one = name not in ("IAF", "flow prior")  # MADE networks want no lone feature
+    one = name not in ("IAF", "flow prior", "Sylvester", "ladder")  # of two features or more
     vae = VAE((5,), 1 if one else 2, Normal(NOISE), Dense((8,)), **CODES[name])
     y = clusters(200, 0)
     svi = ppbdl.SVI(vae.guide, optax.adam(1e-2), steps=600, draws=1)
@@ -105,14 +122,16 @@ def test_the_marginal_agrees_with_quadrature_over_the_code(name: str) -> None:
     drawn = one_draw(posterior)
     ticks = jnp.linspace(-12, 12, 4001 if one else 241)
     z = ticks[:, None] if one else jnp.stack(jnp.meshgrid(ticks, ticks), -1).reshape(-1, 2)
-    log_prior = at_draw(vae._prior, drawn)().log_prob(z)
+    log_prior = at_draw(vae._prior, drawn)(None).log_prob(z)
     cell = jnp.log(ticks[1] - ticks[0]) * vae.latent
     np.testing.assert_allclose(jax.nn.logsumexp(log_prior + cell), 0.0, atol=1e-3)
     log_lik = jax.vmap(lambda row: vae.decode(posterior, z).log_prob(row))(jnp.asarray(y[:40]))
     truth = jax.nn.logsumexp(log_lik + log_prior + cell, axis=1)
     found, error = vae.log_marginal(1, posterior, y[:40], samples=4000)
-    assert error.max() < 0.2
-    assert abs((found - truth) / (error + 1e-3)).max() < 6
+    # From below where the weights' tail is heavy, and then by more than their spread tells.
+    assert error.max() < 0.3
+    assert (found - truth < 6 * error + 1e-3).all()
+    assert -0.05 < (found - truth).mean() < 0.01
     # The codes that the encoder gives are where the exact posterior puts them, on average.
     weight = jax.nn.softmax(log_lik + log_prior, axis=1)
     draws = vae.encode(posterior, y[:40]).sample(jax.random.key(2), (4000,)).mean(0)
