@@ -1,6 +1,8 @@
 """Declarative models: frozen dataclasses that are NumPyro programs ``(x, y=None)``."""
 
+from . import pictures as pictures
 from .autoencoder import Autoencoder as Autoencoder
+from .binarization import Binarized as Binarized
 from .bnn import BNN as BNN
 from .codes import DiagonalNormal as DiagonalNormal
 from .codes import FlowPosterior as FlowPosterior
@@ -40,5 +42,6 @@ from .priors import ScaleInvariant as ScaleInvariant
 from .priors import ScaleMixture as ScaleMixture
 from .residual import PlanarFlow as PlanarFlow
 from .residual import SylvesterFlow as SylvesterFlow
+from .semi_supervised import M2 as M2
 from .stochastic import StochasticUnits as StochasticUnits
 from .vae import VAE as VAE

@@ -32,7 +32,8 @@ _SUMMARY = 64  # numbers by which the decoder knows an x that is an image
 class CVAE(LatentVariableModel):
     """A conditional variational autoencoder: Sohn et al. (2015).
 
-    `predict` gives the moments of y given x, the code drawn anew from p(z | x).
+    `predict` gives the moments of y given x, the code drawn anew from p(z | x) for each of the
+    fit's draws: ask for some, ``SVI(..., draws=200)``.
 
     Parameters
     ----------
@@ -114,7 +115,7 @@ class SCVAE(LatentVariableModel):
     """A semi-conditional variational autoencoder: Gundersen et al. (2021), *Semi-Conditional VAE*.
 
     It reconstructs a field y from its values at a few sensors, x = ``measure(y)``, as a posterior
-    over fields: `sample`, or the moments of `predict`.
+    over fields: `sample`, or the moments of `predict`, by as many codes as the fit has draws.
 
     Parameters
     ----------
@@ -224,7 +225,7 @@ def _sample(
 ) -> Array:
     require_whole(draws=draws)
     keys, drawn = jax.random.split(as_key(key)), drawn_of(posterior, chain, draw)
-    x = model._read(x, None)
+    x = model._read(np.asarray(x), None)
     prior = at_draw(model._prior, drawn)(x)
     z = prior.sample(keys[0], (draws, *((len(x),) if not prior.batch_shape else ())))
     every = jnp.tile(x, (draws, *[1] * (x.ndim - 1)))

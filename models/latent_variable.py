@@ -208,7 +208,7 @@ class LatentVariableModel(ABC):
 
     def _given(self, x: Any, rows: int, y: Any = None) -> Any:
         """Read the x of a verb."""
-        x = np.zeros((rows, 0)) if x is None else x
+        x = np.zeros((rows, 0)) if x is None else np.asarray(x)
         if len(x) != rows:
             raise InputError(
                 "x", expected=f"{rows} rows", got=f"{len(x)}", remedy="Pass a row of x for each."

@@ -11,7 +11,7 @@ from .data import Data
 from .errors import InputError, ModelError
 from .posterior import Posterior
 from .structure import Structure, inspect_model, require_labels, shapes_of
-from .types import Examining, Inference, Key, Model, as_key
+from .types import Examining, Inference, Key, Model, Requiring, as_key
 
 
 def fit(
@@ -83,6 +83,8 @@ def fit(
     data.require_trainable()
     structure = inspect_model(model, shapes_of(data))
     require_labels(structure, data)
+    if isinstance(model, Requiring):
+        model.require(data)
     _require_one_target(structure, data)
     posterior = method.run(as_key(key), model, data, progress=progress)
     if isinstance(model, Examining):

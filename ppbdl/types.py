@@ -29,6 +29,13 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Requiring(Protocol):
+    """A model that refuses data by their values, before a fit."""
+
+    def require(self, data: Data) -> None: ...
+
+
+@runtime_checkable
 class Examining(Protocol):
     """A model that looks its own fits over, for what no other would think of."""
 
