@@ -22,7 +22,7 @@ from ppbdl.datasets import fetch_images
 from ppbdl.models import VAE, Binarized, pictures
 
 SHAPE, BATCH = (28, 28, 1), 100
-FULL: dict[str, Any] = {"epochs": 400, "iwae_epochs": 100, "samples": 5000, "tests": 10_000}
+FULL: dict[str, Any] = {"epochs": 400, "iwae": (100, 50), "samples": 5000, "tests": 10_000}
 
 
 def fitted(vae, grey, epochs, **loss):
@@ -42,10 +42,8 @@ def pixels(figure, title, height, width=5.2):
     return np.asarray(canvas.buffer_rgba())
 
 
-def main(
-    out="out", folder=None, epochs=10, iwae_epochs=1, samples=500, tests=1000, rows=60_000, k=50
-):
-    """Fit `rows` of both sets, and score `tests` binary images by `samples` draws of the code."""
+def main(out="out", folder=None, epochs=10, iwae=(1, 50), samples=500, tests=1000, rows=60_000):
+    """Fit `rows` of each set, and score `tests` images by `samples` draws; iwae: epochs, draws."""
     deep, flat, found = VAE(SHAPE, latent=50), VAE(SHAPE, latent=2), {}
     rng, columns = np.random.default_rng(0), []
 
@@ -66,7 +64,7 @@ def main(
         right = [pixels(drawn, f"{name}: images of a code drawn from the prior", 5.2)]
         right.append(pixels(again, f"{name}: given, and how sure they are rebuilt", 2.7))
         columns.append(np.vstack(right))
-    score("IWAE, mnist", fitted(deep, grey, iwae_epochs, loss=ppbdl.IWAE(k)))
+    score("IWAE, mnist", fitted(deep, grey, iwae[0], loss=ppbdl.IWAE(iwae[1])))
 
     plane = fitted(flat, grey, epochs)
     scatter = pictures.latent_scatter(flat, plane, binary, test.y)

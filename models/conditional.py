@@ -28,6 +28,27 @@ from .networks import Convolutional, Dense
 _SUMMARY = 64  # numbers by which the decoder knows an x that is an image
 
 
+def _sample(
+    self: CVAE | SCVAE,
+    key: Key | int,
+    posterior: Posterior,
+    x: Any,
+    draws: int = 1,
+    *,
+    chain: int = 0,
+    draw: int = 0,
+) -> Array:
+    """Draw from p(y | x), (draws, rows, *shape)."""
+    require_whole(draws=draws)
+    keys, drawn = jax.random.split(as_key(key)), drawn_of(posterior, chain, draw)
+    x = self._read(np.asarray(x), None)
+    prior = at_draw(self._prior, drawn)(x)
+    z = prior.sample(keys[0], (draws, *((len(x),) if not prior.batch_shape else ())))
+    every = jnp.tile(x, (draws, *[1] * (x.ndim - 1)))
+    y = at_draw(self._decode, drawn)(z.reshape(-1, self.latent), every).sample(keys[1])
+    return y.reshape(draws, len(x), *self.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class CVAE(LatentVariableModel):
     """A conditional variational autoencoder: Sohn et al. (2015).
@@ -71,18 +92,7 @@ class CVAE(LatentVariableModel):
                 remedy="Take MixturePrior, or None for p(z | x).",
             )
 
-    def sample(
-        self,
-        key: Key | int,
-        posterior: Posterior,
-        x: Any,
-        draws: int = 1,
-        *,
-        chain: int = 0,
-        draw: int = 0,
-    ) -> Array:
-        """Draw from p(y | x), (draws, rows, *shape)."""
-        return _sample(key, self, posterior, x, draws, chain, draw)
+    sample = _sample
 
     def _read(self, x: Any, y: Any) -> Any:
         self._require_shape(y)
@@ -166,18 +176,7 @@ class SCVAE(LatentVariableModel):
         places = np.asarray(self.sensors).reshape(len(self.sensors), -1)
         return jnp.asarray(y)[:, *places.T].reshape(len(y), -1)
 
-    def sample(
-        self,
-        key: Key | int,
-        posterior: Posterior,
-        x: Any,
-        draws: int = 1,
-        *,
-        chain: int = 0,
-        draw: int = 0,
-    ) -> Array:
-        """Draw fields given measurements (rows, numbers): (draws, rows, *shape)."""
-        return _sample(key, self, posterior, x, draws, chain, draw)
+    sample = _sample
 
     def _read(self, x: Any, y: Any) -> Any:
         self._require_shape(y)
@@ -212,22 +211,3 @@ def _prior_given(model: CVAE | SCVAE, x: Array) -> Any:
     normal = DiagonalNormal()
     network = haiku_module("prior", networks.encoder(normal.numbers(model.latent)), x[:1])
     return normal.build(network(x), model.latent)
-
-
-def _sample(
-    key: Key | int,
-    model: CVAE | SCVAE,
-    posterior: Posterior,
-    x: Any,
-    draws: int,
-    chain: int,
-    draw: int,
-) -> Array:
-    require_whole(draws=draws)
-    keys, drawn = jax.random.split(as_key(key)), drawn_of(posterior, chain, draw)
-    x = model._read(np.asarray(x), None)
-    prior = at_draw(model._prior, drawn)(x)
-    z = prior.sample(keys[0], (draws, *((len(x),) if not prior.batch_shape else ())))
-    every = jnp.tile(x, (draws, *[1] * (x.ndim - 1)))
-    y = at_draw(model._decode, drawn)(z.reshape(-1, model.latent), every).sample(keys[1])
-    return y.reshape(draws, len(x), *model.shape)

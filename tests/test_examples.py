@@ -108,6 +108,30 @@ def is_fooled_by_digits(found):
     return found["AUROC by likelihood"] < 0.2 < 0.8 < found["AUROC by typicality"]
 
 
+def is_better_than_a_mean_image(found):
+    # The mean image alone: 207 for the digits.
+    digits = max(found["VAE, mnist: -log p"], found["IWAE, mnist: -log p"])
+    return digits < 200 and found["VAE, fashion-mnist: -log p"] < 290
+
+
+def is_regular_by_both_losses(found):
+    def of(name, what):
+        return found[f"{name}, N(0, I): {what}"]
+
+    collapsed = of("divergence only", "classes") < 2 < 4 < of("both: the VAE", "classes")
+    vae = of("both: the VAE", "-log p")
+    return collapsed and vae < of("plain autoencoder", "-log p") - 2 and vae < 195
+
+
+def is_completed(found):
+    # Pixels by their own frequencies alone: about 160 and 100 nats.
+    return found["1 given: CVAE"] < 155 and found["2 given: CVAE"] < 110
+
+
+def is_novel_by_regret(found):
+    return found["AUROC by likelihood regret"] > 0.8 > 0.6 > found["AUROC by bound"]
+
+
 # A small setting of each example, and what must be true of what it gives.
 SMALL = {
     "01_regression": ({"steps": 600, "draws": 60}, is_fitted),
@@ -153,6 +177,29 @@ SMALL = {
         {"folder": "", "steps": 40, "members": 2, "rows": 1500, "depth": 1, "width": 8},
         is_fooled_by_digits,
     ),
+    "16_vae": (
+        {
+            "folder": "",
+            "epochs": 5,
+            "iwae": (3, 5),
+            "samples": 50,
+            "tests": 200,
+            "rows": 6000,
+        },
+        is_better_than_a_mean_image,
+    ),
+    "17_three_losses": (
+        {"folder": "mnist", "epochs": 10, "rows": 6000, "tests": 200},
+        is_regular_by_both_losses,
+    ),
+    "18_quadrants": (
+        {"folder": "", "steps": 400, "rows": 5000, "units": 64, "quadrants": (1, 2)},
+        is_completed,
+    ),
+    "21_novel_digits": (
+        {"folder": "", "steps": 500, "rows": 5000, "units": 64, "tests": 100, "regret_steps": 50},
+        is_novel_by_regret,
+    ),
 }
 
 
@@ -163,6 +210,10 @@ SLOW = (
     "13_image_flows",
     "14_flow_or_mixture",
     "15_novelty",
+    "16_vae",
+    "17_three_losses",
+    "18_quadrants",
+    "21_novel_digits",
 )
 
 
