@@ -63,7 +63,9 @@ class CVAE(LatentVariableModel):
     given
         Shape of a row of x: (features,), or (height, width, channels).
     prior
-        p(z): None makes it p(z | x), a normal whose moments a network of x gives.
+        p(z): None makes it p(z | x), a normal whose moments a network of x gives.  Warm its
+        divergence up, ``temperature=optax.linear_schedule(0.0, 1.0, 500)``, or dimensions of the
+        code may stay unused.
 
     Examples
     --------
@@ -136,7 +138,7 @@ class SCVAE(LatentVariableModel):
         channels), of which all channels are measured.
     prior
         p(z), which the measurements do not move; None makes it p(z | x), a normal whose moments
-        a network of x gives.
+        a network of x gives, and which wants its divergence warmed up as `CVAE`'s does.
 
     Examples
     --------

@@ -18,8 +18,9 @@ of fourth order.  There is no friction.
 *Beginning*: water at rest, whose surface is raised or lowered around one place.  All of it is
 random: the place, uniform; the height a, of either sign, 0.1 to 0.3; the radius r, 0.08 to 0.15;
 and the age of the snapshot, 0 to 1.  Waves leave the place in a ring and meet those that come from
-the other side; part of the mound stays behind, and turns (Rossby 1938).  Since wave and mound lie
-where the place is, few modes of a linear method do not hold them.
+the other side; part of the mound stays behind, and turns (Rossby 1938).  Five numbers make a field,
+but since all of it lies where the place is, linear modes are many: 16 hold 90 % of the variance of
+the elevation, and 42 hold 99 %.
 """
 
 from __future__ import annotations
