@@ -9,17 +9,20 @@ test images that were drawn once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
+from numpyro.distributions import constraints
 from numpyro.primitives import mutable
 
 from ppbdl.data import Data
 from ppbdl.posterior import Posterior
-from ppbdl.types import Array, Examining, Key
+from ppbdl.structure import require_support
+from ppbdl.types import Array, Examining, Key, Requiring
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,12 @@ class Binarized:
     def guide(self, x: Any, y: Any = None) -> None:
         """Declare the model's guide, given the same draw of y."""
         self.model.guide(x, _drawn(y))
+
+    def require(self, data: Data) -> None:
+        """Refuse what is no probability, and what the model refuses."""
+        require_support("y", constraints.unit_interval, data.y)
+        if isinstance(self.model, Requiring):
+            self.model.require(replace(data, y=np.rint(data.y).astype(int)))
 
     def examine(self, key: Key, posterior: Posterior, data: Data) -> Posterior:
         """Look a fit over, if the model looks over its own."""

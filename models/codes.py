@@ -72,8 +72,8 @@ class FullNormal:
 class FlowPosterior:
     """q(z | y): a flow that the encoder steers, then its mean and standard deviation.
 
-    Rezende and Mohamed (2015) for `PlanarFlow`, Kingma et al. (2016) for `IAF`.  The flow starts as
-    the identity, so that q starts as `DiagonalNormal`.
+    Rezende and Mohamed (2015) for `PlanarFlow`, Kingma et al. (2016) for `IAF`.  The flow starts
+    near the identity, so that q starts near `DiagonalNormal`.
 
     Parameters
     ----------

@@ -123,11 +123,6 @@ class _Ladder(dist.Distribution):
         t, b = jnp.split(value, [self.top.event_shape[0]], axis=-1)
         return self.top.log_prob(t) + self.below(t).log_prob(b)
 
-    @property
-    def mean(self) -> Array:
-        """The upper layer's mean, and the lower one's there."""
-        return jnp.concatenate([self.top.mean, self.below(self.top.mean).mean], axis=-1)
-
 
 def _descend(width: int, top: int, bottom: int) -> Callable[[Array], dist.Normal]:
     shown = jax.ShapeDtypeStruct((1, top), jnp.result_type(float))

@@ -20,11 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro.handlers import block, seed
 
 from ppbdl.data import Data
 from ppbdl.errors import InputError, require_whole
 from ppbdl.module import Prior, haiku_module, random_haiku_module
 from ppbdl.posterior import Posterior, at_draw, one_draw
+from ppbdl.structure import require_support
 from ppbdl.types import Array, Key, as_key
 
 from .codes import CodePosterior, CodePrior, DiagonalNormal, StandardNormal, moments
@@ -100,11 +102,7 @@ class LatentVariableModel(ABC):
 
     def guide(self, x: Any, y: Any = None) -> None:
         """Declare the amortised posterior q(z | y)."""
-        if getattr(self.likelihood, "noise", 1.0) is None:
-            excess: Any = numpyro.param(
-                "noise_start", jnp.ones(()), constraint=dist.constraints.positive
-            )
-            numpyro.sample("noise_excess", dist.Delta(excess))
+        self._guess_noise()
         q = self._encode(y, self._read(x, y))
         with numpyro.plate("data", jax.tree.leaves(x)[0].shape[0]):
             numpyro.sample("z", q)
@@ -167,15 +165,18 @@ class LatentVariableModel(ABC):
             log p(y) >= E log 1/K sum_k p(y, z_k) / q(z_k | y),    z_k ~ q(z | y),
 
         or annealed from q to the exact posterior (Neal 2001; Wu et al. 2017, whose chains start at
-        the prior): from below, and tighter with more samples and temperatures.
+        the prior): nearly from below, and tighter with more samples and temperatures.  With random
+        weights it is log p(y) given one draw of them.
 
         Parameters
         ----------
         samples
-            K.
+            K, or a little more: whole blocks are drawn.  The error of a single one is unknown, 0.
         temperatures
             Steps from q to the exact posterior, each with a transition of Hamiltonian Monte Carlo;
             1 is importance sampling.
+        chain, draw
+            Which member of an ensemble, and which draw of random weights.
         at_once
             How many pairs of a row and a code are decoded at once; it bounds the memory.
 
@@ -189,6 +190,7 @@ class LatentVariableModel(ABC):
             If y is of another shape.
         """
         require_whole(samples=samples, temperatures=temperatures, at_once=at_once)
+        self._require_values(y, self._given(x, len(y), y))
         y = jnp.asarray(y)
         return marginal(
             as_key(key),
@@ -201,10 +203,39 @@ class LatentVariableModel(ABC):
             at_once,
         )
 
+    def require(self, data: Data) -> None:
+        """Refuse what the verbs could not read, and seen values that have no probability."""
+        if data.scaling is not None:
+            raise InputError(
+                "data",
+                expected="data in their own units, as the verbs of a model with codes take",
+                got="standardised data",
+                remedy="Pass the data as they are, scaled by hand where that is wanted.",
+            )
+        self._require_values(data.y, self._read(data.x, data.y))
+
     def examine(self, key: Key, posterior: Posterior, data: Data) -> Posterior:
         """Look a fit over, as `fit` asks of a model that can: see `examined`."""
         by_us = any(name.startswith("encoder") for name in posterior.params)
-        return examined(key, self, posterior, data) if by_us and data.scaling is None else posterior
+        return examined(key, self, posterior, data) if by_us else posterior
+
+    def _guess_noise(self) -> None:
+        """Declare a point for the noise that a `Normal` likelihood learns, if it does."""
+        if getattr(self.likelihood, "noise", 1.0) is None:
+            excess: Any = numpyro.param(
+                "noise_start", jnp.ones(()), constraint=dist.constraints.positive
+            )
+            numpyro.sample("noise_excess", dist.Delta(excess))
+
+    def _require_values(self, y: Any, x: Any) -> None:
+        """Refuse values of y that the likelihood gives no probability."""
+        with block(), seed(rng_seed=0):
+            support: Any = self.likelihood.distribution(jnp.zeros((1, self.likelihood.outputs)))
+        require_support("y", support.support, y, self._seen(x))
+
+    def _seen(self, x: Any) -> Any:
+        """Tell which entries of y were seen."""
+        return True
 
     def _given(self, x: Any, rows: int, y: Any = None) -> Any:
         """Read the x of a verb."""
@@ -237,11 +268,11 @@ class LatentVariableModel(ABC):
 
 
 def drawn_of(posterior: Posterior, chain: int = 0, draw: int = 0) -> tuple[Any, Any]:
-    if posterior.scaling is not None and posterior.scaling.y_mean is not None:
+    if posterior.scaling is not None:
         raise InputError(
             "posterior",
-            expected="a fit of y in its own units, in which a likelihood of pixels is defined",
-            got="one of standardised y",
-            remedy="Fit Data(None, y), scaled by hand where that is wanted.",
+            expected="a fit of data in their own units, as the verbs of a model with codes take",
+            got="one of standardised data",
+            remedy="Fit the data as they are, scaled by hand where that is wanted.",
         )
     return one_draw(posterior, chain, draw)

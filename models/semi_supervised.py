@@ -22,9 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
-from numpyro.distributions import constraints
-from numpyro.distributions.kl import kl_divergence
 
 from ppbdl.data import Data
 from ppbdl.errors import DataError, InputError, require_positive, require_whole
@@ -33,6 +30,7 @@ from ppbdl.posterior import Posterior, at_draw
 from ppbdl.types import Array, Key, as_key
 
 from .codes import CodePrior, StandardNormal, VampPrior
+from .labels import EachLabel, ItsLabel, Label
 from .latent_variable import LatentVariableModel, drawn_of
 
 
@@ -54,8 +52,8 @@ class M2(LatentVariableModel):
         Number of labels.
     supervision
         Weight of log q(c | y) of a row whose label is known, by which q(c | y) learns of labels at
-        all.  The paper's is 0.1 times the number of rows over the number of labels; with too small
-        a one q(c | y) settles before the decoder knows the labels.
+        all.  The paper's is 0.1 times the number of rows over the number of labels.  With too
+        small a one q(c | y) settles before the decoder knows the labels; short fits want more.
 
     Examples
     --------
@@ -95,31 +93,27 @@ class M2(LatentVariableModel):
         even = jnp.full((len(x), self.classes), 1 / self.classes)
         prior = self._prior(None).expand((even.size,))
         with plate:
-            drawn: Any = numpyro.sample("label", _Label(even), infer={"local": True})
+            drawn: Any = numpyro.sample("label", Label(even), infer={"local": True})
             weights = _where_known(known, known, drawn)
-            z: Any = numpyro.sample("z", _EachLabel(prior, weights), infer={"local": True})
+            z: Any = numpyro.sample("z", EachLabel(prior, weights), infer={"local": True})
         fn = self._decode(z.reshape(-1, self.latent), self._every_label(len(x)))
         if y is not None:
             log_q = jax.nn.log_softmax(self._logits(y))
         with plate:
-            numpyro.sample("y", _ItsLabel(fn, weights), obs=y)
+            numpyro.sample("y", ItsLabel(fn, weights), obs=y)
             if y is not None:
                 numpyro.factor("supervision", self.supervision * (known * log_q).sum(-1))
 
     def guide(self, x: Any, y: Any = None) -> None:
         """Declare q(c | y), summed out, and q(z | y, c)."""
-        if getattr(self.likelihood, "noise", 1.0) is None:
-            excess: Any = numpyro.param(
-                "noise_start", jnp.ones(()), constraint=constraints.positive
-            )
-            numpyro.sample("noise_excess", dist.Delta(excess))
+        self._guess_noise()
         known = self._read(x, y)
         weights = _where_known(known, known, jax.nn.softmax(self._logits(y)))
         every_y = jnp.repeat(jnp.asarray(y), self.classes, axis=0)
         q = self._encode(every_y, self._every_label(len(x)))
         with numpyro.plate("data", len(x)):
-            numpyro.sample("label", _Label(weights, summed_out=True))
-            numpyro.sample("z", _EachLabel(q, weights))
+            numpyro.sample("label", Label(weights, summed_out=True))
+            numpyro.sample("z", EachLabel(q, weights))
 
     def require(self, data: Data) -> None:
         """Refuse labels out of range, and data without any: `fit` asks.
@@ -129,6 +123,7 @@ class M2(LatentVariableModel):
         DataError
             If a label is neither -1 nor one of the classes, or none is known.
         """
+        super().require(data)
         self._require_labels(data.x, least=-1)
         if (data.x < 0).all():
             raise DataError(
@@ -140,7 +135,7 @@ class M2(LatentVariableModel):
 
     def examine(self, key: Key, posterior: Posterior, data: Data) -> Posterior:
         """Look a fit over, each row with its label, or the likeliest."""
-        if data.scaling is None:
+        if "classifier$params" in posterior.params:
             guessed = np.asarray(self.classify(posterior, data.y)).argmax(axis=1)
             data = replace(data, x=np.where(data.x < 0, guessed, data.x))
         return super().examine(key, posterior, data)
@@ -227,87 +222,3 @@ class M2(LatentVariableModel):
 
 def _where_known(known: Array, label: Array, otherwise: Array) -> Array:
     return jnp.where(known.any(-1, keepdims=True), label, otherwise)
-
-
-class _Label(dist.Distribution):
-    """A label as weights w of all classes, log p(w) = sum_c w_c log p_c: of one label, if w is.
-
-    Drawn, it is one label; summed out, it is all of them, weighed by their probabilities.  What is
-    linear in w is then its own expectation.
-    """
-
-    arg_constraints = {}  # noqa: RUF012  as NumPyro declares it
-    support: Any = constraints.simplex
-
-    def __init__(self, probs: Array, summed_out: bool = False):
-        self.probs, self.summed_out = probs, summed_out
-        super().__init__(probs.shape[:-1], probs.shape[-1:], validate_args=False)
-
-    def log_prob(self, value: Array) -> Array:
-        least = jnp.finfo(self.probs.dtype).tiny  # w log w is 0 at 0, and so is its gradient
-        return (value * jnp.log(jnp.maximum(self.probs, least))).sum(-1)
-
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
-        if self.summed_out:
-            return jnp.broadcast_to(self.probs, self.shape(sample_shape))
-        drawn = jax.random.categorical(
-            key, jnp.log(self.probs), shape=self.shape(sample_shape)[:-1]
-        )
-        return jax.nn.one_hot(drawn, self.probs.shape[-1])
-
-
-class _EachLabel(dist.Distribution):
-    """A value for each label, of `fn` of all pairs of a row and a label, weighed by w.
-
-        log p(v) = sum_c w_c log p(v_c | c)
-
-    Where w is one label it is the density of that label's value; what the others' are is nothing
-    to the model, which has p(v_c | c) in the guide too: their divergence is 0.
-    """
-
-    arg_constraints = {}  # noqa: RUF012
-
-    def __init__(self, fn: Any, weights: Array):
-        self.fn, self.weights = fn, weights
-        labels = () if isinstance(self, _ItsLabel) else weights.shape[1:]
-        super().__init__(weights.shape[:1], labels + fn.event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        return constraints.independent(self.fn.support, 1)
-
-    def log_prob(self, value: Array) -> Array:
-        return self.weigh(self.fn.log_prob(value.reshape(-1, *self.fn.event_shape)))
-
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
-        drawn = self.fn.sample(key, sample_shape)
-        return drawn.reshape(*sample_shape, *self.weights.shape, *self.fn.event_shape)
-
-    def weigh(self, each: Array) -> Array:
-        """Average numbers of the pairs over the labels, (rows,)."""
-        # A label of no weight does not count, be its density 0.
-        each = jnp.where(self.weights > 0, each.reshape(self.weights.shape), 0.0)
-        return (self.weights * each).sum(-1)
-
-
-class _ItsLabel(_EachLabel):
-    """One value, of whichever label it is."""
-
-    @property
-    def support(self) -> Any:
-        return self.fn.support
-
-    def log_prob(self, value: Array) -> Array:
-        return self.weigh(self.fn.log_prob(jnp.repeat(value, self.weights.shape[1], axis=0)))
-
-    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
-        keys, inner = jax.random.split(key), len(self.fn.event_shape)
-        label = _Label(self.weights).sample(keys[0], sample_shape)
-        each = super().sample(keys[1], sample_shape)
-        picked = label.reshape(*label.shape, *[1] * inner).astype(each.dtype)
-        return (picked * each).sum(-1 - inner)
-
-
-@kl_divergence.register(_EachLabel, _EachLabel)
-def _kl_each_label(q: _EachLabel, p: _EachLabel) -> Array:
-    return q.weigh(kl_divergence(q.fn, p.fn))

@@ -26,7 +26,9 @@ class VAE(LatentVariableModel):
 
     For the parameters see `LatentVariableModel`.  Where entries of y are missing, x tells which
     were seen, as 1 and 0 of y's shape: the likelihood is that of the seen ones, the encoder sees 0
-    for the others, and `reconstruct` fills them in.
+    for the others, and `reconstruct` fills them in.  That entries are missing must not depend on
+    their values, given the seen ones (missing at random); what y has in their place counts for
+    nothing, but must be a number.
 
     Examples
     --------
@@ -51,6 +53,9 @@ class VAE(LatentVariableModel):
         keys, drawn = jax.random.split(as_key(key)), drawn_of(posterior, chain, draw)
         z = at_draw(self._prior, drawn)(None).sample(keys[0], (rows,))
         return at_draw(self._decode, drawn)(z, None).sample(keys[1])
+
+    def _seen(self, x: Any) -> Any:
+        return True if x is None else x
 
     def _read(self, x: Any, y: Any) -> Any:
         self._require_shape(y)

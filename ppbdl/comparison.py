@@ -78,7 +78,8 @@ def fit_all(
             if posterior is None:
                 branches[name] = xr.DataTree(xr.Dataset(attrs=_failed(name, error)))
                 continue
-        branches[name] = to_datatree(tree_key, model, posterior, data, test=test)
+        guide = getattr(model, "guide", None)  # of a model whose rows have latents of their own
+        branches[name] = to_datatree(tree_key, model, posterior, data, test=test, guide=guide)
     return xr.DataTree.from_dict({f"/{name}": tree for name, tree in branches.items()})
 
 

@@ -175,10 +175,26 @@ def one_draw(posterior: Posterior, chain: int = 0, draw: int = 0) -> tuple[Any, 
 
 
 def at_draw(program: Any, drawn: tuple[Any, Any]) -> Any:
-    """Make a program that declares networks a plain function, with the weights of `one_draw`."""
+    """Make a program that declares networks a plain function, with the weights of `one_draw`.
+
+    Raises
+    ------
+    ModelError
+        When run: if the fit knows nothing of one of the parameters.
+    """
+    _, (params, _) = drawn
+
+    def require(site: dict[str, Any]) -> None:
+        if site["type"] == "param" and site["name"] not in params:
+            raise ModelError(
+                "posterior",
+                expected=f"a fit of this model, which learns the parameter {site['name']!r}",
+                got=f"one that learned {sorted(params)}",
+                remedy="Pass what fit gave for this very model.",
+            )
 
     def run(*args: Any) -> Any:
         with block(), seed(rng_seed=0):
-            return placing(program, *drawn)(*args)
+            return placing(substitute(program, substitute_fn=require), *drawn)(*args)
 
     return run

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro import distributions as dist
 from numpyro.handlers import replay, seed, trace
 from numpyro.primitives import Messenger
 
@@ -187,6 +188,7 @@ def _of_rows(sites: dict[str, Any], rows: frozenset[str]) -> Array:
         _by_row(site["fn"].log_prob(site["value"], *filter(None, [site["intermediates"]])))
         for site in sites.values()
         if site["type"] == "sample" and any(f.name in rows for f in site["cond_indep_stack"])
+        if not isinstance(site["fn"], dist.Unit)  # a factor is a term of the fit, not of y
     ]
     return jnp.stack(scores).sum(0)
 

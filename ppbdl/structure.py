@@ -161,18 +161,8 @@ def require_labels(structure: Structure, data: Data) -> None:
     """
     for name, (entry, support, indexes) in structure.labels.items():
         y = data.y if entry is None else data.y[entry]
-        bad = np.zeros((0, 1)) if support is None else np.argwhere(~np.asarray(support(y)))
-        if support is not None and len(bad):
-            raise DataError(
-                "y",
-                expected=f"values in the support of the likelihood {name!r}",
-                got=f"{len(bad)} outside it, the first in row {bad[0, 0]}: {y[tuple(bad[0])]}",
-                remedy="Count classes from 0, and give the likelihood as many as there are."
-                if y.ndim == 1 and support.is_discrete
-                else "Scale y, round it, or draw 0 and 1 from it; or take a likelihood of its "
-                "values: of pixels, Bernoulli for 0 and 1, ContinuousBernoulli for [0, 1], "
-                "DiscretizedLogistic for whole levels, Normal for any.",
-            )
+        if support is not None:
+            require_support(name, support, y)
         if indexes and y.dtype.kind not in "iu":
             raise DataError(
                 "y",
@@ -180,6 +170,21 @@ def require_labels(structure: Structure, data: Data) -> None:
                 got=str(y.dtype),
                 remedy="Pass y.astype(int), or Data(..., classes=labels).",
             )
+
+
+def require_support(name: str, support: Any, y: Any, seen: Any = True) -> None:
+    """Refuse values of y, where they are seen, that a likelihood gives no probability."""
+    y, bad = np.asarray(y), np.argwhere(~np.asarray(support(y)) & seen)
+    if len(bad):
+        raise DataError(
+            "y",
+            expected=f"values in the support of the likelihood {name!r}",
+            got=f"{len(bad)} outside it, the first in row {bad[0, 0]}: {y[tuple(bad[0])]}",
+            remedy="Count classes from 0, and give the likelihood as many as there are."
+            if y.ndim == 1 and support.is_discrete
+            else "Scale or round y, or take a likelihood of its values: of pixels, Bernoulli for "
+            "0, 1, ContinuousBernoulli for [0, 1], DiscretizedLogistic for levels, or Normal.",
+        )
 
 
 class _Plates(Messenger):

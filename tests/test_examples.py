@@ -128,6 +128,18 @@ def is_completed(found):
     return found["1 given: CVAE"] < 155 and found["2 given: CVAE"] < 110
 
 
+def is_taught_by_few(found):
+    # Chance is 0.1.  So short a fit has the classifiers learn, and M2 not yet help them.
+    sure = found["network, 100"] > 0.5 and found["M2, 100"] > 0.5
+    return sure and found["M1, 100"] > 0.35 and found["M1+M2, 100"] > 0.25
+
+
+def is_rebuilt_from_sensors(found):
+    # One sd is no better than the mean field; intervals that ignore the code cover far less.
+    scvae, pod = found["simulated sea, 4: SCVAE"], found["simulated sea, 4: Gappy POD"]
+    return scvae < 0.8 and scvae < pod - 0.1 and 0.8 < found["simulated sea, 4: coverage"] < 0.97
+
+
 def is_novel_by_regret(found):
     return found["AUROC by likelihood regret"] > 0.8 > 0.6 > found["AUROC by bound"]
 
@@ -196,6 +208,14 @@ SMALL = {
         {"folder": "", "steps": 400, "rows": 5000, "units": 64, "quadrants": (1, 2)},
         is_completed,
     ),
+    "19_semi_supervised": (
+        {"folder": "mnist", "rows": 1000, "labels": (100,), "epochs": 20, "units": 64},
+        is_taught_by_few,
+    ),
+    "20_fields": (
+        {"counts": (4,), "fields": 3000, "size": 12, "steps": 800},
+        is_rebuilt_from_sensors,
+    ),
     "21_novel_digits": (
         {"folder": "", "steps": 500, "rows": 5000, "units": 64, "tests": 100, "regret_steps": 50},
         is_novel_by_regret,
@@ -213,6 +233,8 @@ SLOW = (
     "16_vae",
     "17_three_losses",
     "18_quadrants",
+    "19_semi_supervised",
+    "20_fields",
     "21_novel_digits",
 )
 

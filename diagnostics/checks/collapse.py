@@ -17,10 +17,11 @@ def use_of_code(fit: xr.DataTree) -> Check:
     """Count the active units of the code, and look at how much it tells of a row.
 
     It reads the group ``code``: ``activity`` (chain, dim), the variance over rows of the posterior
-    mean of each unit less its prior's, and ``rate`` (chain,), the mean divergence from the prior in
-    nats; `ppbdl.fit` finds both for an autoencoder. A unit is active above 0.01 (Burda et al. 2016,
-    section 5.2). It fails if in some chain none is, and warns if the rate is below 0.1 nats. Units
-    that are not needed switch off: some inactive ones are no fault.
+    mean of each unit less its prior's, in units of the prior's sd, and ``rate`` (chain,), the mean
+    divergence from the prior in nats; `ppbdl.fit` finds both for an autoencoder. A unit is active
+    above 0.01 (Burda et al. 2016, section 5.2). It fails if in some chain none is and the rate is
+    below 0.1 nats, and warns of either. Units that are not needed switch off: some inactive ones
+    are no fault.
 
     Examples
     --------
@@ -38,9 +39,10 @@ def use_of_code(fit: xr.DataTree) -> Check:
     code = {key: array.values for key, array in fit["code"].data_vars.items()}
     activity, rates = code["activity"], code["rate"]
     counts = (activity > _ACTIVE).sum(axis=1)
-    worst = counts.argmin()
-    count, units, rate = int(counts[worst]), activity.shape[1], float(rates.min())
-    verdict: Verdict = "fail" if count == 0 else "warn" if rate < _NATS else "pass"
+    worst = rates.argmin()
+    count, units, rate = int(counts[worst]), activity.shape[1], float(rates[worst])
+    verdicts: tuple[Verdict, ...] = ("pass", "warn", "fail")
+    verdict = verdicts[int(count == 0) + int(rate < _NATS)]
     use = f"{count} of {units} units of the code are active, and it differs from the prior by "
     sentence = f"{use}{rate:.2g} nats a row."
     if verdict != "pass":

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from numpyro.handlers import block, trace
+from numpyro.infer.autoguide import AutoGuide
 
+from ..errors import InputError
 from ..structure import Structure
 from ..types import Guide, Model
 from .binding import bind
@@ -43,6 +45,15 @@ class Completed:
 
     program: Guide
     rest: Any = AutoNormal()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rest, AutoGuide):
+            raise InputError(
+                "rest",
+                expected="a guide that is yet to be bound to what the program leaves",
+                got=f"an instance of {type(self.rest).__name__}, bound to a whole model",
+                remedy="Pass the class, or a functools.partial of it.",
+            )
 
     def bind(self, model: Model, structure: Structure) -> Guide:
         """Make the guide of `model`."""

@@ -105,8 +105,8 @@ def test_its_fit_is_the_vaes_and_scores_binary_images() -> None:
     assert not np.array_equal(*keys)  # another key, other draws
 
 
-def test_what_is_no_probability_stops_the_fit() -> None:
+def test_what_is_no_probability_is_refused() -> None:
     levels = np.rint(255 * GREY)
     svi = ppbdl.SVI(MODEL.guide, steps=3, draws=1)
-    with pytest.raises(ppbdl.FitError, match="site 'y'"):
+    with pytest.raises(ppbdl.DataError, match="outside it"):
         ppbdl.fit(0, MODEL, ppbdl.Data(None, levels), svi, progress=False)

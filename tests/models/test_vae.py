@@ -254,7 +254,10 @@ def test_the_levels_of_a_discretised_logistic_have_a_total_of_one(raw: tuple[flo
 
 def test_a_fit_of_standardised_rows_is_refused_by_the_verbs() -> None:
     data = ppbdl.Data(None, Y).standardized()
-    posterior = ppbdl.fit(0, LINEAR, data, ppbdl.SVI(LINEAR.guide, steps=2), progress=False)
+    svi = ppbdl.SVI(LINEAR.guide, steps=2)
+    with pytest.raises(InputError, match="standardised"):
+        ppbdl.fit(0, LINEAR, data, svi, progress=False)
+    posterior = svi.run(jax.random.key(0), LINEAR, data)
     with pytest.raises(InputError, match="standardised"):
         LINEAR.encode(posterior, Y)
     with pytest.raises(InputError, match="chain"):
