@@ -7,6 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
+from numpyro.infer.autoguide import AutoDiagonalNormal
 
 import ppbdl
 from ppbdl.guides import Completed
@@ -77,3 +78,9 @@ def test_a_completed_guide_gives_each_site_one_guide() -> None:
     assert a.mean() == pytest.approx(3.0, abs=5 * 0.5 / np.sqrt(4000))
     assert b.mean() == pytest.approx(y.sum() / 50, abs=0.03)
     assert b.std() == pytest.approx(1 / np.sqrt(50), rel=0.1)
+
+
+def test_a_guide_that_is_bound_already_completes_nothing() -> None:
+    vae = VAE((5,), 1, weights=dist.Normal(0, 1))
+    with pytest.raises(ppbdl.InputError, match="rest"):
+        Completed(vae.guide, AutoDiagonalNormal(vae))

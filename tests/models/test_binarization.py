@@ -14,7 +14,7 @@ import pytest
 from numpyro.handlers import seed, substitute, trace
 
 import ppbdl
-from ppbdl.models import VAE, Binarized, Dense
+from ppbdl.models import M2, VAE, Binarized, Dense
 
 GREY = np.random.default_rng(0).uniform(size=(400, 3)).astype(np.float32) ** [0.5, 1.0, 2.0]
 
@@ -110,3 +110,10 @@ def test_what_is_no_probability_is_refused() -> None:
     svi = ppbdl.SVI(MODEL.guide, steps=3, draws=1)
     with pytest.raises(ppbdl.DataError, match="outside it"):
         ppbdl.fit(0, MODEL, ppbdl.Data(None, levels), svi, progress=False)
+
+
+def test_what_the_model_refuses_is_refused() -> None:
+    model = Binarized(M2((3,), 1, networks=Dense((4,)), classes=2, supervision=1.0))
+    labels = np.arange(400) % 3
+    with pytest.raises(ppbdl.DataError, match="labels from -1 to 1"):
+        ppbdl.fit(0, model, ppbdl.Data(labels, GREY), ppbdl.SVI(model.guide, steps=1))

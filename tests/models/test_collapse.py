@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+import jax
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 
@@ -10,6 +14,7 @@ import ppbdl
 from ppbdl.diagnostics import report
 from ppbdl.diagnostics.checks import use_of_code
 from ppbdl.models import CVAE, VAE, Dense, FlowPosterior, FullNormal, Normal, SylvesterFlow
+from ppbdl.models.examination import examined
 
 RNG = np.random.default_rng(0)
 LOADS = np.array([[2.0, 0, 0, 0], [0, 0.7, 0, 0]])
@@ -84,3 +89,51 @@ def test_findings_are_saved_and_loaded(tmp_path) -> None:
     again = ppbdl.load(ppbdl.save(posterior, tmp_path / "fit"))
     for name, value in posterior.findings["code"].items():
         np.testing.assert_array_equal(again.findings["code"][name], value)
+
+
+def test_one_collapsed_member_of_an_ensemble_is_named() -> None:
+    vae = VAE((4,), 2, Normal(0.5), Dense(()))
+    svi = ppbdl.SVI(vae.guide, optax.adam(1e-2), steps=500, draws=2)
+    posterior = ppbdl.fit(0, vae, DATA, ppbdl.Ensemble(svi, 2), progress=False)
+    assert posterior.provenance.failure == ""
+    off = jax.tree.map(lambda a: a.at[1].set(0.0), posterior.params["encoder$params"])
+    params = {**posterior.params, "encoder$params": off}
+    found = vae.examine(jax.random.key(0), replace(posterior, params=params), DATA)
+    assert "unused in chain 1" in found.provenance.failure
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A code that is y in some unit, with noise of a tenth of y's spread."""
+
+    unit: float
+
+    def _read(self, x, y):
+        return None
+
+    def _encode(self, y, x):
+        return dist.Normal(self.unit * y, 0.1 * self.unit).to_event(1)
+
+    def _prior(self, x):
+        return dist.Normal(0.0, self.unit).expand([2]).to_event(1)
+
+
+def test_the_unit_of_a_code_is_no_matter() -> None:
+    """A learned prior leaves it free."""
+    y, fit = RNG.normal(size=(200, 2)), fitted(VAE((4,), 2, Normal(0.5), Dense(())), steps=2)
+    data, key = ppbdl.Data(None, y), jax.random.key(0)
+    each = [examined(key, Channel(u), fit, data).findings["code"] for u in (1.0, 0.02)]
+    for name, value in each[0].items():
+        np.testing.assert_allclose(value, each[1][name], rtol=1e-3)
+    assert each[0]["activity"][0] == pytest.approx(y.var(0), rel=1e-3)
+
+
+def test_methods_are_compared_on_a_model_of_codes() -> None:
+    vae = VAE((4,), 2, Normal(0.5), Dense(()))
+    svi = ppbdl.SVI(vae.guide, optax.adam(1e-2), steps=300, draws=3)
+    methods = {"SVI": svi, "Ensemble": ppbdl.Ensemble(svi, 2)}
+    tree = ppbdl.fit_all(0, vae, DATA, methods, progress=False)
+    for name, chains in (("SVI", 1), ("Ensemble", 2)):
+        assert tree[name]["code"]["activity"].shape == (chains, 2)
+        assert tree[name]["log_likelihood"]["y"].shape == (chains, 3, 600)
+        assert use_of_code(tree[name]).verdict == "pass"

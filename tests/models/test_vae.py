@@ -262,3 +262,22 @@ def test_a_fit_of_standardised_rows_is_refused_by_the_verbs() -> None:
         LINEAR.encode(posterior, Y)
     with pytest.raises(InputError, match="chain"):
         LINEAR.encode(fitted(steps=600), Y, chain=3)
+
+
+def test_a_fit_of_another_model_is_refused() -> None:
+    other = VAE((5,), 2, Normal(NOISE), Dense(()), prior=m.MixturePrior(3))
+    with pytest.raises(ppbdl.ModelError, match=r"prior\$params"):
+        other.sample(0, fitted(steps=600), rows=2)
+
+
+def test_scores_are_of_values_that_the_likelihood_knows() -> None:
+    y = np.random.default_rng(0).uniform(size=(60, 4))
+    vae = VAE((4,), networks=Dense((4,)))
+    svi = ppbdl.SVI(vae.guide, steps=5, draws=1)
+    posterior = ppbdl.fit(0, vae, ppbdl.Data(None, (y > 0.5) * 1), svi, progress=False)
+    with pytest.raises(ppbdl.DataError, match="240 outside it"):
+        vae.log_marginal(1, posterior, y, samples=2)
+    seen = np.ones(y.shape)
+    seen[:, 1:] = 0
+    with pytest.raises(ppbdl.DataError, match="60 outside it"):
+        ppbdl.fit(0, vae, ppbdl.Data(seen, y), svi, progress=False)
