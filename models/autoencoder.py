@@ -70,20 +70,15 @@ class Autoencoder:
 
     def __call__(self, x: Any, y: Any = None) -> None:
         """Declare the model of y given x, which are the same rows."""
-        for name, rows in (("x", x), ("y", y)):
-            if rows is not None and jnp.shape(rows)[1:] != self.shape:
-                raise InputError(
-                    name,
-                    expected=f"rows of shape {self.shape}, the same ones as x and as y",
-                    got=f"shape {jnp.shape(rows)[1:]}",
-                    remedy="Pass Data(y, y), images with channels last.",
-                )
+        self._require("x", x)
+        self._require("y", x if y is None else y)
         fn = self._decode(self._encode(x))
         with numpyro.plate("data", len(x)):
             numpyro.sample("y", fn, obs=y)
 
     def encode(self, posterior: Posterior, y: Any, *, chain: int = 0, draw: int = 0) -> Any:
         """Give the codes of rows, (rows, latent), as a distribution without spread."""
+        self._require("y", y)
         z = at_draw(self._encode, drawn_of(posterior, chain, draw))(jnp.asarray(y))
         return dist.Delta(z, event_dim=1)
 
@@ -95,6 +90,15 @@ class Autoencoder:
         """Give the mean of y given its code, (rows, *shape)."""
         at: dict[str, int] = {"chain": chain, "draw": draw}
         return self.decode(posterior, self.encode(posterior, y, **at).mean, **at).mean
+
+    def _require(self, name: str, rows: Any) -> None:
+        if jnp.shape(rows)[1:] != self.shape:
+            raise InputError(
+                name,
+                expected=f"rows of shape {self.shape}, the same ones as x and as y",
+                got=f"shape {jnp.shape(rows)[1:]}",
+                remedy="Pass Data(y, y), images with channels last.",
+            )
 
     def _encode(self, x: Any) -> Array:
         network = self.networks.encoder(self.latent)

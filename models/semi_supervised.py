@@ -41,6 +41,9 @@ class M2(LatentVariableModel):
     x is the label of each row, (rows,), a whole number from 0, or -1 where it is not known; y is
     the rows.  The verbs take labels as x too, each of them known.
 
+    The bound that `IWAE` and `log_likelihood` give of a row without a label stays below log p(y),
+    however many the draws: the label is averaged in each; `log_marginal` is the estimate.
+
     Their M1 wants no class: it is a `VAE` of all rows, and a classifier, such as a `BNN`, of
     ``vae.encode(posterior, y).mean`` of those with a label.  An M2 of these codes is M1+M2.
 

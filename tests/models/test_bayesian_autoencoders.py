@@ -27,6 +27,10 @@ def test_an_autoencoder_of_one_number_finds_the_first_principal_component() -> N
     again = np.asarray(model.reconstruct(posterior, LINE))
     assert ((again - LINE) ** 2).sum() == pytest.approx(left, rel=0.01)
     assert model.encode(posterior, LINE).mean.shape == (200, 1)
+    with pytest.raises(ppbdl.InputError, match="y"):
+        model.encode(posterior, LINE[:, :4])
+    with pytest.raises(ppbdl.InputError, match="x"):
+        ppbdl.fit(0, model, ppbdl.Data(LINE[:, :4], LINE), method, progress=False)
 
 
 @pytest.mark.parametrize("where", ["encoder_prior", "decoder_prior"])
@@ -41,6 +45,29 @@ def test_weights_in_doubt_make_what_is_far_from_the_data_doubtful(where, estimat
     assert all(name.startswith(side) for name in posterior.draws)
     near, far = (ppbdl.predict(1, model, posterior, s * LINE[:40]).epistemic for s in (1, 5))
     assert 0 < near.mean() < 0.5 * far.mean()
+
+
+def test_a_stochastic_code_is_noise_and_weights_are_doubt() -> None:
+    """Of one network: far from the data the weights' spread grows, and the code's does not."""
+    networks, x = Dense((16,), jax.nn.relu), LINE[:60]
+    vae = VAE((5,), 1, Normal(0.1), networks)
+    net = Autoencoder((5,), 1, Normal(0.1), networks, decoder_prior=dist.Normal(0, 1))
+    adam = optax.adam(1e-2)
+    by_code = ppbdl.fit(
+        0, vae, ppbdl.Data(None, LINE), ppbdl.SVI(vae.guide, adam, 2000), progress=False
+    )
+    by_weights = ppbdl.fit(0, net, DATA, ppbdl.SVI(steps=2000, draws=100), progress=False)
+
+    def of_code(y):
+        z = vae.encode(by_code, y).sample(jax.random.key(1), (100,))
+        each = vae.decode(by_code, z.reshape(-1, 1)).mean.reshape(100, -1, 5)
+        return float(each.var(0).mean())
+
+    def of_weights(y):
+        return float(ppbdl.predict(1, net, by_weights, y).epistemic.mean())
+
+    growth = [spread(8 * x) / spread(x) for spread in (of_code, of_weights)]
+    assert growth[0] < 3 < 10 < growth[1]
 
 
 def test_a_decoder_in_doubt_beside_the_code_is_fitted_by_both_guides() -> None:

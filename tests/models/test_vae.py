@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from numpyro.handlers import seed
 from scipy import stats
 
 import ppbdl
@@ -262,6 +264,22 @@ def test_a_fit_of_standardised_rows_is_refused_by_the_verbs() -> None:
         LINEAR.encode(posterior, Y)
     with pytest.raises(InputError, match="chain"):
         LINEAR.encode(fitted(steps=600), Y, chain=3)
+
+
+@pytest.mark.parametrize("code", [m.DiagonalNormal(), m.FullNormal(), m.LadderPosterior(1, 4)])
+@pytest.mark.parametrize("size", [1e3, -1e3])
+def test_an_encoder_that_is_thrown_off_leaves_the_bound_finite(code: Any, size: float) -> None:
+    raw = jnp.full((2, code.numbers(2)), size)
+
+    def bound(raw: Any) -> Any:
+        with seed(rng_seed=0):
+            q = code.build(raw, 2)
+            z = q.sample(jax.random.key(0))
+        return (jax.scipy.stats.norm.logpdf(z).sum(-1) - q.log_prob(z)).sum()
+
+    value, slope = jax.value_and_grad(bound)(raw)
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
 
 
 def test_a_fit_of_another_model_is_refused() -> None:
