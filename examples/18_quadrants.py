@@ -47,9 +47,7 @@ def plain(pixels, units):
     return model
 
 
-def main(
-    out="out", folder=None, steps=3000, rows=60_000, units=500, latent=50, quadrants=(1, 2, 3)
-):
+def main(out="out", folder=None, steps=3000, rows=60_000, units=500, quadrants=(1, 2, 3)):
     """Fit both to each number of quadrants; draw completions of six test digits."""
     train, test = fetch_images("mnist", folder and Path(folder) / "mnist")
     adam = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
