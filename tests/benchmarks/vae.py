@@ -7,7 +7,9 @@ Bernoulli, Adam, batches of 100 of 10,000 images on the device.  "by hand" is th
 jax.numpy and Optax in a compiled loop; PyTorch takes part if PYTHON has it, in a process of its
 own, written by hand as its users do.  They take turns; the medians are of CPU seconds, on one core:
 `taskset -c 0`.  `marginal` gives the seconds and the peak memory of log p of images by 5,000
-samples each.
+samples each.  On 2026-11-21, jax 0.12, ms a step: by hand 2.92, ppbdl 3.23, PyTorch 4.44, all near
+what the core does in matrix products; `marginal` of 10,000 images, on a busy machine: 1,081 s and
+0.83 GiB.
 """
 
 import argparse
