@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from .errors import DiagnosticsError
 
@@ -187,8 +186,9 @@ def separation_intervals(
     >>> low < 0.92 < high
     True
     """
-    known, novel = _finite("known", known), _finite("novel", novel)
+    from scipy.stats import bootstrap
 
+    known, novel = _finite("known", known), _finite("novel", novel)
     for name, scores in (("known", known), ("novel", novel)):
         if len(scores) < 2:
             raise DiagnosticsError(
@@ -203,7 +203,7 @@ def separation_intervals(
         return np.array([getattr(found, name) for name in _SCORES])
 
     # The basic bootstrap takes away the bias that resampling adds (Davison and Hinkley 1997, 5.2).
-    found = stats.bootstrap(
+    found = bootstrap(
         (known, novel),
         score,
         vectorized=False,

@@ -10,7 +10,7 @@ had 105.4, 62.5 and 24.9.  Published: 71.8, 51.0 and 24.2, and 100.4, 61.9 and 2
 import argparse
 from pathlib import Path
 
-import haiku as hk
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
@@ -39,7 +39,7 @@ def plain(pixels, units):
     """Make the network that takes the pixels for independent, given x."""
 
     def model(x, y=None):
-        network = lambda x: hk.nets.MLP([units, units, pixels])(x)  # noqa: E731
+        network = Dense((units, units), jax.nn.relu).encoder(pixels)
         logits = ppbdl.haiku_module("net", network, x)(x)
         with numpyro.plate("data", len(x)):
             numpyro.sample("y", dist.Bernoulli(logits=logits).to_event(1), obs=y)

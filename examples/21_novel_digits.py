@@ -3,7 +3,9 @@
 A VAE of Fashion-MNIST (continuous Bernoulli pixels).  Scores of 500 test clothes and 500 digits,
 the larger the more novel: minus the evidence lower bound; the likelihood regret, what the bound
 gains if q(z | y) is fitted to the one image (Xiao et al. 2020); the distance of the code from the
-nearest of the training codes; and the width of q(z | y).
+nearest of the training codes; and the width of q(z | y).  One run (60,000 clothes, 6,000 steps of
+100; 85 seconds): AUROC of digits 0.46 by the bound, 0.98 by the regret, 0.99 by the distance and
+0.50 by the width.
 """
 
 import argparse

@@ -111,10 +111,7 @@ class CVAE(LatentVariableModel):
         return _prior_given(self, x)
 
     def _encode(self, y: Any, x: Any) -> Any:
-        numbers = self.posterior.numbers(self.latent)
-        shown = [jax.ShapeDtypeStruct((1, *s), x.dtype) for s in (self.shape, self.given)]
-        encoder = haiku_module("encoder", self.networks.encoder(numbers), *shown)
-        return self.posterior.build(encoder(jnp.asarray(y, x.dtype), x), self.latent)
+        return self._guessed(y, x)
 
     def _decode(self, z: Any, x: Any) -> Any:
         if len(self.given) > 1:
@@ -158,24 +155,22 @@ class SCVAE(LatentVariableModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        places, sides = np.atleast_1d(np.asarray(self.sensors)), self.shape[:2]
-        wanted = () if len(self.shape) == 1 else (2,)
-        fits = len(places) and places.dtype.kind in "iu" and places.shape[1:] == wanted
-        inside = fits and (places >= 0).all() and (places < np.array(sides)).all()
-        twice = fits and len(np.unique(places, axis=0)) < len(places)
-        if not inside or twice:
+        sides = self.shape[:2]
+        given = [(each,) if np.ndim(each) == 0 else tuple(each) for each in self.sensors]
+        known = set(np.ndindex(*sides))
+        if not given or len(set(given) & known) < len(given):
+            example = "(3, 12)" if len(sides) == 1 else "((3, 4), (10, 2))"
             raise InputError(
                 "sensors",
-                expected=f"at least one place, all different and within {sides}, "
-                + ("such as (3, 12)" if len(self.shape) == 1 else "such as ((3, 4), (10, 2))"),
-                got=f"{self.sensors!r}" + (", some of it twice" if inside else ""),
+                expected=f"at least one place, all different and within {sides}, such as {example}",
+                got=repr(self.sensors),
                 remedy="Name each place by its indices, once.",
             )
 
     def measure(self, y: Any) -> Array:
         """Give the values of fields (rows, *shape) at the sensors, (rows, numbers)."""
         self._require_shape(y)
-        places = np.asarray(self.sensors).reshape(len(self.sensors), -1)
+        places = np.asarray(self.sensors, int).reshape(len(self.sensors), -1)
         return jnp.asarray(y)[:, *places.T].reshape(len(y), -1)
 
     sample = _sample
@@ -196,10 +191,7 @@ class SCVAE(LatentVariableModel):
         return _prior_given(self, x)
 
     def _encode(self, y: Any, x: Any) -> Any:
-        numbers = self.posterior.numbers(self.latent)
-        shown = jax.ShapeDtypeStruct((1, *self.shape), jnp.result_type(float))
-        encoder = haiku_module("encoder", self.networks.encoder(numbers), shown)
-        return self.posterior.build(encoder(jnp.asarray(y, shown.dtype)), self.latent)
+        return self._guessed(y)
 
     def _decode(self, z: Any, x: Any) -> Any:
         return self._declared(z, x).to_event(len(self.shape))

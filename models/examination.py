@@ -43,8 +43,7 @@ def examined(key: Key, model: Any, posterior: Posterior, data: Data) -> Posterio
     serves all rows: of 256 rows, whose logarithm it cannot exceed; and ``kl`` (chain, dim), each
     unit's divergence if q and p are normal, else that of normals with their means and variances.
     """
-    rows = np.asarray(jax.random.permutation(key, data.rows)[:_ROWS])
-    part = data.take(rows)
+    part = some_rows(key, data)
     y = jnp.asarray(part.y)
     x = model._read(part.x, y)
     use, key = _use(model), jax.random.fold_in(key, 1)
@@ -57,6 +56,11 @@ def examined(key: Key, model: Any, posterior: Posterior, data: Data) -> Posterio
         provenance = replace(provenance, failure=_COLLAPSED.format(where=where))
     findings = {**posterior.findings, "code": found}
     return replace(posterior, findings=findings, provenance=provenance)
+
+
+def some_rows(key: Key, data: Data) -> Data:
+    """Take as many rows as an examination looks at."""
+    return data.take(np.asarray(jax.random.permutation(key, data.rows)[:_ROWS]))
 
 
 @remembered

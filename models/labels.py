@@ -20,7 +20,6 @@ from ppbdl.types import Array, Key
 class Label(dist.Distribution):
     """A label, log p(w) = sum_c w_c log p_c: drawn, it is one 1; summed out, its probabilities."""
 
-    arg_constraints = {}  # noqa: RUF012  as NumPyro declares it
     support: Any = constraints.simplex
 
     def __init__(self, probs: Array, summed_out: bool = False):
@@ -49,7 +48,6 @@ class EachLabel(dist.Distribution):
     to the model, which has p(v_c | c) in the guide too: their divergence is 0.
     """
 
-    arg_constraints = {}  # noqa: RUF012
     shared = False
 
     def __init__(self, fn: Any, weights: Array):

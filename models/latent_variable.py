@@ -190,21 +190,13 @@ class LatentVariableModel(ABC):
             If y is of another shape.
         """
         require_whole(samples=samples, temperatures=temperatures, at_once=at_once)
-        self._require_values(y, self._given(x, len(y), y))
-        y = jnp.asarray(y)
-        return marginal(
-            as_key(key),
-            self,
-            drawn_of(posterior, chain, draw),
-            y,
-            self._given(x, len(y), y),
-            samples,
-            temperatures,
-            at_once,
-        )
+        given, drawn = self._given(x, len(y), y), drawn_of(posterior, chain, draw)
+        self._require_values(y, self._seen(given))
+        rows = jnp.asarray(y), given
+        return marginal(as_key(key), self, drawn, rows, samples, temperatures, at_once)
 
     def require(self, data: Data) -> None:
-        """Refuse what the verbs could not read, and seen values that have no probability."""
+        """Refuse standardised data, which the verbs could not read: `fit` asks."""
         if data.scaling is not None:
             raise InputError(
                 "data",
@@ -212,7 +204,6 @@ class LatentVariableModel(ABC):
                 got="standardised data",
                 remedy="Pass the data as they are, scaled by hand where that is wanted.",
             )
-        self._require_values(data.y, self._read(data.x, data.y))
 
     def examine(self, key: Key, posterior: Posterior, data: Data) -> Posterior:
         """Look a fit over, as `fit` asks of a model that can: see `examined`."""
@@ -227,11 +218,11 @@ class LatentVariableModel(ABC):
             )
             numpyro.sample("noise_excess", dist.Delta(excess))
 
-    def _require_values(self, y: Any, x: Any) -> None:
-        """Refuse values of y that the likelihood gives no probability."""
+    def _require_values(self, y: Any, seen: Any) -> None:
+        """Refuse values of y, where they are seen, that the likelihood gives no probability."""
         with block(), seed(rng_seed=0):
             support: Any = self.likelihood.distribution(jnp.zeros((1, self.likelihood.outputs)))
-        require_support("y", support.support, y, self._seen(x))
+        require_support("y", support.support, y, seen)
 
     def _seen(self, x: Any) -> Any:
         """Tell which entries of y were seen."""
@@ -246,8 +237,15 @@ class LatentVariableModel(ABC):
             )
         return self._read(x, y)
 
+    def _guessed(self, *rows: Any) -> Any:
+        """Declare the encoder of y, or of y and what it is given, and give q(z | y) of them."""
+        rows = tuple(jnp.asarray(part, jnp.result_type(float)) for part in rows)
+        shown = [jax.ShapeDtypeStruct((1, *part.shape[1:]), part.dtype) for part in rows]
+        network = self.networks.encoder(self.posterior.numbers(self.latent))
+        return self.posterior.build(haiku_module("encoder", network, *shown)(*rows), self.latent)
+
     def _declared(self, z: Array, *more: Any) -> Any:
-        """Declare the decoder, and give p(y | z) of its outputs."""
+        """Declare the decoder of z, or of z and more, and give what its outputs say of y."""
         network = self.networks.decoder(self.shape, self.likelihood.outputs)
         inputs = jnp.concatenate([z, *more], axis=-1)
         shown = (1, inputs.shape[-1])

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.hmc_util import velocity_verlet
 
 from ppbdl.compiling import remembered
 from ppbdl.posterior import at_draw
@@ -29,18 +30,17 @@ def marginal(
     key: Key,
     model: Any,
     drawn: tuple[Any, Any],
-    y: Array,
-    x: Any,
+    rows: tuple[Array, Any],
     samples: int,
     temperatures: int,
     at_once: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate log p(y | x) of each row, streamed, and the estimate's standard error."""
+    """Estimate log p(y | x) of each of the rows (y, x), and its standard error, streamed."""
     codes = max(1, min(samples, at_once // 100))
-    times, rows = -(-samples // codes), max(1, at_once // codes)
+    times, some = -(-samples // codes), max(1, at_once // codes)
     sums, found = _summing(model, codes, temperatures), []
-    for first in range(0, len(y), rows):
-        part = jax.tree.map(lambda a, i=first: a[i : i + rows], (y, x))
+    for first in range(0, len(rows[0]), some):
+        part = jax.tree.map(lambda a, i=first: a[i : i + some], rows)
         here = jax.random.fold_in(key, first)
         found.append(sums(here, drawn, times, *part))
     log_sum, log_squares = np.concatenate(found, axis=1)
@@ -100,20 +100,12 @@ def _annealed(key: Key, temperatures: int, z: Array, log_ratio: Any, log_q: Any)
 
 def _transition(key: Key, z: Array, size: Array, log_density: Any) -> tuple[Array, Array]:
     """Move every code by Hamiltonian Monte Carlo; give each row's mean acceptance too."""
-    keys, size = jax.random.split(key), size[:, None]
-    force = jax.grad(lambda z: log_density(z).sum())
-    start = jax.random.normal(keys[0], z.shape)
-
-    def leap(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        at, momentum = state
-        at = at + size * momentum
-        return at, momentum + size * force(at)
-
-    # Half a step of the momentum first and last, whole ones between.
-    half = start + 0.5 * size * force(z)
-    at, momentum = jax.lax.fori_loop(0, _LEAPFROGS, leap, (z, half))
-    momentum = momentum - 0.5 * size * force(at)
-    log_odds = log_density(at) - log_density(z) + 0.5 * (start**2 - momentum**2).sum(-1)
+    # NumPyro's integrator of all codes at once; whole kernels, of one each, would decode one each.
+    keys = jax.random.split(key)
+    begin, leap = velocity_verlet(lambda z: -log_density(z).sum(), lambda _, r: 0.5 * (r**2).sum())
+    start = begin(z, jax.random.normal(keys[0], z.shape))
+    end = jax.lax.fori_loop(0, _LEAPFROGS, lambda _, s: leap(size[:, None], None, s), start)
+    log_odds = log_density(end.z) - log_density(z) + 0.5 * (start.r**2 - end.r**2).sum(-1)
     odds = jnp.exp(jnp.minimum(jnp.nan_to_num(log_odds, nan=-jnp.inf), 0.0))
     takes = jax.random.uniform(keys[1], odds.shape) < odds
-    return jnp.where(takes[..., None], at, z), odds.mean(0)
+    return jnp.where(takes[..., None], end.z, z), odds.mean(0)

@@ -81,8 +81,7 @@ class Convolutional:
 
         def network(y: Array, *more: Array) -> Array:
             self._coarse(y.shape[1:])
-            maps = [m if m.ndim == 4 else _maps(m, y) for m in more]
-            y = jnp.concatenate([y, *maps], axis=-1)
+            y = jnp.concatenate([y, *(_maps(part, y.shape[1:3]) for part in more)], axis=-1)
             for channels in self.channels:
                 y = jax.nn.relu(hk.Conv2D(channels, 3, stride=2)(y))
             h = jax.nn.relu(hk.Linear(self.units)(y.reshape(len(y), -1)))
@@ -118,7 +117,15 @@ class Convolutional:
         return shape[0] // times, shape[1] // times
 
 
-def _maps(vectors: Array, like: Array) -> Array:
-    """Spread (rows, k) over images, (rows, h, w, k)."""
-    rows, k = vectors.shape
-    return jnp.broadcast_to(vectors[:, None, None], (rows, *like.shape[1:3], k))
+def _maps(part: Array, sides: tuple[int, ...]) -> Array:
+    """Give images (rows, *sides, k) as they are, and spread vectors (rows, k) over such."""
+    if part.ndim == 2:
+        return jnp.broadcast_to(part[:, None, None], (len(part), *sides, part.shape[1]))
+    if part.shape[1:3] != sides:
+        raise InputError(
+            "given",
+            expected=f"images of {sides} pixels, as those of y, or vectors",
+            got=f"shape {part.shape[1:]}",
+            remedy="Crop or scale the images of x, or take Dense().",
+        )
+    return part

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from ppbdl.errors import InputError, require_positive, require_whole
 from ppbdl.posterior import Posterior, at_draw
@@ -220,7 +220,7 @@ def three_panels(
     with sheet(3.4 * len(panels), 3.4 * (1 + model.shape[0] / model.shape[1])) as figure:
         columns = figure.subplots(2, len(panels), squeeze=False).T
         for (title, posterior), (above, below) in zip(panels, columns, strict=True):
-            around = np.sqrt(stats.chi2(2).ppf(0.95)) * np.exp(1j * np.linspace(0, 2 * np.pi, 200))
+            around = np.sqrt(-2 * np.log(0.05)) * np.exp(1j * np.linspace(0, 2 * np.pi, 200))
             above.plot(around.real, around.imag, color=INK, lw=0.9, ls=(0, (4, 3)))
             scatter(above, _codes(model, posterior, y), labels, names)
             above.set_title(title)
@@ -240,7 +240,7 @@ def _plane(axes: Any, model: Any, posterior: Posterior, number: int) -> None:
     height, width = model.shape[:2]
     show(axes, images, _limits(model, images), gap=0)
     ticks = np.array([-1.0, 0.0, 1.0])
-    places, words = stats.norm.cdf(ticks) * number, [number_of(tick) for tick in ticks]
+    places, words = ndtr(ticks) * number, [number_of(tick) for tick in ticks]
     axes.set_xticks(places * width - 0.5, words)
     axes.set_yticks((number - places) * height - 0.5, words)
     axes.set_xlabel("$z_1$")
@@ -249,7 +249,7 @@ def _plane(axes: Any, model: Any, posterior: Posterior, number: int) -> None:
 
 def _grid(number: int) -> np.ndarray:
     """Give codes (number^2, 2) at the middles of cells of equal probability, from the top left."""
-    ticks = stats.norm.ppf((np.arange(number) + 0.5) / number)
+    ticks = ndtri((np.arange(number) + 0.5) / number)
     return np.stack(np.meshgrid(ticks, ticks[::-1]), axis=-1).reshape(-1, 2)
 
 

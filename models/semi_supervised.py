@@ -30,6 +30,7 @@ from ppbdl.posterior import Posterior, at_draw
 from ppbdl.types import Array, Key, as_key
 
 from .codes import CodePrior, StandardNormal, VampPrior
+from .examination import some_rows
 from .labels import EachLabel, ItsLabel, Label
 from .latent_variable import LatentVariableModel, drawn_of
 
@@ -139,6 +140,7 @@ class M2(LatentVariableModel):
     def examine(self, key: Key, posterior: Posterior, data: Data) -> Posterior:
         """Look a fit over, each row with its label, or the likeliest."""
         if "classifier$params" in posterior.params:
+            data = some_rows(key, data)
             guessed = np.asarray(self.classify(posterior, data.y)).argmax(axis=1)
             data = replace(data, x=np.where(data.x < 0, guessed, data.x))
         return super().examine(key, posterior, data)
@@ -213,11 +215,7 @@ class M2(LatentVariableModel):
         return self.prior.build(self.latent, self.shape, lambda y: self._encode(y, x))
 
     def _encode(self, y: Any, x: Any) -> Any:
-        numbers = self.posterior.numbers(self.latent)
-        shapes = self.shape, (self.classes,)
-        shown = [jax.ShapeDtypeStruct((1, *s), jnp.result_type(float)) for s in shapes]
-        encoder = haiku_module("encoder", self.networks.encoder(numbers), *shown)
-        return self.posterior.build(encoder(jnp.asarray(y, x.dtype), x), self.latent)
+        return self._guessed(y, x)
 
     def _decode(self, z: Any, x: Any) -> Any:
         return self._declared(z, x).to_event(len(self.shape))

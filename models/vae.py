@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ppbdl.data import Data
 from ppbdl.errors import InputError
-from ppbdl.module import haiku_module
 from ppbdl.posterior import Posterior, at_draw
 from ppbdl.types import Array, Key, as_key
 
@@ -54,6 +54,13 @@ class VAE(LatentVariableModel):
         z = at_draw(self._prior, drawn)(None).sample(keys[0], (rows,))
         return at_draw(self._decode, drawn)(z, None).sample(keys[1])
 
+    def require(self, data: Data) -> None:
+        """Refuse standardised data, and seen values that have no probability."""
+        super().require(data)
+        seen = self._read(data.x, data.y)
+        if seen is not None:  # else every value has been looked at
+            self._require_values(data.y, seen)
+
     def _seen(self, x: Any) -> Any:
         return True if x is None else x
 
@@ -74,11 +81,7 @@ class VAE(LatentVariableModel):
         return self.prior.build(self.latent, self.shape, lambda y: self._encode(y, None))
 
     def _encode(self, y: Any, x: Any) -> Any:
-        numbers = self.posterior.numbers(self.latent)
-        shown = jax.ShapeDtypeStruct((1, *self.shape), jnp.result_type(float))
-        encoder = haiku_module("encoder", self.networks.encoder(numbers), shown)
-        y = jnp.asarray(y if x is None else jnp.where(x, y, 0), shown.dtype)
-        return self.posterior.build(encoder(y), self.latent)
+        return self._guessed(y if x is None else jnp.where(x, y, 0))
 
     def _decode(self, z: Any, x: Any) -> Any:
         fn = self._declared(z)

@@ -83,6 +83,7 @@ CONDITIONAL = CVAE((4,), given=(1,))
         (lambda: CONDITIONAL(np.zeros((3, 2)), np.zeros((3, 4))), "x"),
         (lambda: CONDITIONAL(np.zeros((3, 1)), np.zeros((3, 5))), "y"),
         (lambda: SCVAE((4, 4, 1), sensors=((0, 1, 0),)), "sensors"),
+        (lambda: SCVAE((4, 4, 1), sensors=((0, 1), (0,))), "sensors"),
         (lambda: SCVAE((4,), sensors=(1.5,)), "sensors"),
         (lambda: SCVAE((4,), sensors=(1, 2))(np.zeros((3, 3)), np.zeros((3, 4))), "x"),
         (lambda: m.VAE((4,), 2, posterior=m.LadderPosterior(2)).guide(np.zeros((3, 0)), 0), "y"),
@@ -92,3 +93,10 @@ def test_what_does_not_fit_is_refused(wrong: object, word: str) -> None:
     with pytest.raises(InputError) as caught:
         wrong()
     assert caught.value.argument == word
+
+
+def test_images_of_two_sizes_are_refused_by_convolutions() -> None:
+    cvae = CVAE((4, 4, 1), networks=Convolutional((4,), 8), given=(2, 2, 1))
+    data = ppbdl.Data(np.zeros((3, 2, 2, 1)), np.zeros((3, 4, 4, 1), int))
+    with pytest.raises(InputError, match="given"):
+        ppbdl.fit(0, cvae, data, ppbdl.SVI(cvae.guide, steps=1), progress=False)
