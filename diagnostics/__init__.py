@@ -2,9 +2,9 @@
 
 from .agreement import disagreements as disagreements
 from .agreement import distance as distance
+from .bootstrapping import bootstrap_interval as bootstrap_interval
 from .checking import check as check
 from .comparison import Assessment as Assessment
-from .comparison import as_text as as_text
 from .comparison import assess as assess
 from .comparison import compare as compare
 from .cross_validation import CrossValidation as CrossValidation
@@ -54,6 +54,7 @@ from .rejection import RejectionCurve as RejectionCurve
 from .rejection import rejection_curve as rejection_curve
 from .remedies import Remedy as Remedy
 from .remedies import remedy_of as remedy_of
+from .reporting import Report as Report
 from .reporting import report as report
 from .rows import uncertain_rows as uncertain_rows
 from .scoring import scores as scores
@@ -71,12 +72,13 @@ __all__ = [
     "Diversity",
     "RejectionCurve",
     "Remedy",
+    "Report",
     "Separation",
     "Temperature",
     "accuracy",
     "adaptive_ece",
-    "as_text",
     "assess",
+    "bootstrap_interval",
     "brier",
     "brier_decomposition",
     "check",

@@ -88,6 +88,33 @@ def disagreements(fit: xr.DataTree, reference: xr.DataTree, most: int = 10) -> p
     """
     import pandas as pd
 
+    ours, theirs, classes = _pair(fit, reference)
+    if classes:
+        pair = [class_labels(fit, probs.argmax(axis=1)) for probs in (ours, theirs)]
+    else:
+        pair = [sampled.mean(axis=0) for sampled in (ours, theirs)]
+    apart = row_distances(fit, reference)
+    table = pd.DataFrame({"distance": apart, "prediction": pair[0], "reference": pair[1]})
+    table = table.join(held_out_rows(fit)).rename_axis("row")
+    return table.sort_values("distance", ascending=False, kind="stable").head(most)
+
+
+def row_distances(fit: xr.DataTree, reference: xr.DataTree) -> np.ndarray:
+    """Return each held-out row's distance between two fits' predictions, ``(row,)``.
+
+    Total variation (classes), or Wasserstein-1 in units of y (numbers).
+
+    Raises
+    ------
+    DiagnosticsError
+        As `disagreements`.
+    """
+    ours, theirs, classes = _pair(fit, reference)
+    return _total_variation(ours, theirs) if classes else _wasserstein(ours, theirs)
+
+
+def _pair(fit: xr.DataTree, reference: xr.DataTree) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return both fits' class probabilities, or draws of numbers, and which of the two it is."""
     ours, theirs = predictive_probs(fit), predictive_probs(reference)
     classes = ours is not None and theirs is not None
     if not classes:
@@ -101,14 +128,9 @@ def disagreements(fit: xr.DataTree, reference: xr.DataTree, most: int = 10) -> p
         )
     if classes:
         _same_shape(ours.shape, theirs.shape)
-        apart = _total_variation(ours, theirs)
-        pair = [class_labels(fit, probs.argmax(axis=1)) for probs in (ours, theirs)]
     else:
         _same_shape(ours.shape[1:], theirs.shape[1:])
-        apart, pair = _wasserstein(ours, theirs), [a.mean(axis=0) for a in (ours, theirs)]
-    table = pd.DataFrame({"distance": apart, "prediction": pair[0], "reference": pair[1]})
-    table = table.join(held_out_rows(fit)).rename_axis("row")
-    return table.sort_values("distance", ascending=False, kind="stable").head(most)
+    return ours, theirs, classes
 
 
 def _total_variation(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
@@ -143,70 +142,3 @@ def _row(each: Assessment, classes: bool) -> dict[str, float | str]:
 def _value(each: Assessment, name: str) -> float:
     value = each.check(name).value
     return float("nan") if value is None else value
-
-
-def as_text(table: pd.DataFrame) -> str:
-    """Render a table made by `compare` for a terminal: plain, aligned, about 110 columns.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> stats = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((4, 100), bool))})
-    >>> fit = xr.DataTree.from_dict({"/sample_stats": stats})
-    >>> print(as_text(compare(xr.DataTree.from_dict({"/NUTS": fit}))))
-    method  elpd  LOO  RMSE  cov90  epist.  R-hat  k-hat  dist.  compile  run  verdict
-    NUTS       -  n/a     -      -       -      -      -      -        -    -  pass
-    """
-    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-    columns = {
-        heading: [_cell(row, key) for row in rows]
-        for heading, key in _HEADINGS
-        if key in table.columns
-    }
-    columns = {"method": [str(name) for name in table.index], **columns}
-    columns["verdict"] = [
-        f"{row['verdict']}: {row['because']}" if row["because"] else str(row["verdict"])
-        for row in rows
-    ]
-    return _aligned(columns, left=("method", "verdict"))
-
-
-_HEADINGS = (
-    ("elpd", "elpd"),
-    ("LOO", "loo"),
-    ("RMSE", "rmse"),
-    ("NLL", "nll"),
-    ("acc.", "accuracy"),
-    ("cov90", "coverage_90"),
-    ("ECE", "ece"),
-    ("epist.", "epistemic_share"),
-    ("R-hat", "rhat"),
-    ("k-hat", "khat"),
-    ("dist.", "distance"),
-    ("compile", "seconds_compiling"),
-    ("run", "seconds_running"),
-)
-_SHARES = ("coverage_90", "epistemic_share", "aleatoric_share", "accuracy")
-
-
-def _cell(row: dict[str, Any], key: str) -> str:
-    value = float(row[key])
-    if math.isnan(value):
-        return "n/a" if key == "loo" and row["loo_note"] else "-"
-    if key in ("elpd", "loo"):
-        return f"{value:.1f} ±{row[f'{key}_se']:.1f}"
-    if key in _SHARES:
-        return f"{value:.0%}"
-    return f"{value:.1f}" if key.startswith("seconds") else f"{value:#.3g}"
-
-
-def _aligned(columns: dict[str, list[str]], left: tuple[str, ...]) -> str:
-    widths = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
-    lines = [list(columns), *map(list, zip(*columns.values(), strict=True))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(widths[name]) if name in left else cell.rjust(widths[name])
-            for name, cell in zip(columns, line, strict=True)
-        ).rstrip()
-        for line in lines
-    )

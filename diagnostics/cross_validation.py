@@ -12,6 +12,7 @@ over to the rest (the same paper, section 2.2); the error of that is stated apar
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,8 +113,12 @@ def stacking_weights(tree: xr.DataTree) -> dict[str, float]:
     >>> stacking_weights(xr.DataTree.from_dict({"/NUTS": fit, "/SVI": fit}))
     {}
     """
-    found = {name: loo(fit).details for name, fit in fits_of(tree).items()}
-    able = {name: details for name, details in found.items() if details is not None}
+    return weights_of({name: loo(fit) for name, fit in fits_of(tree).items()})
+
+
+def weights_of(found: Mapping[str, CrossValidation]) -> dict[str, float]:
+    """Return the stacking weights of fits whose LOO was estimated already."""
+    able = {name: each.details for name, each in found.items() if each.details is not None}
     if len(able) < 2:
         return {}
     import arviz as az

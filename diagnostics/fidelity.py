@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .canvas import EPISTEMIC, FAINT, SURPRISE, house_style
-from .plots import new_figure, require_some
+from .canvas import EPISTEMIC, FAINT, SURPRISE, house_style, new_figure
+from .plots import require_some
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

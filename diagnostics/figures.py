@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .canvas import COLOURS, INK, Picture, encode, house_style
+from .canvas import COLOURS, FAINT, INK, Picture, encode, house_style
 from .comparison import Assessment
 from .metrics import pit
-from .predictive import function_draws, predictive_draws
+from .predictive import function_draws, predictive_draws, predictive_probs
 from .reading import attribute, draws, evenly, held_out, observed_name, task_of, training
 
 _SIZE = (4.0, 2.5)
 _MOST_ROWS = 400
 _MOST_DRAWS = 1000
+_MOST_EVENTS = 1500
 _SHOWN = 40
 
 
@@ -25,38 +26,66 @@ def predictive_check(each: Assessment) -> Picture | None:
     From training rows where the tree kept such draws, else from held-out rows; None for classes
     and where it kept neither.
     """
-    import arviz as az
-
-    task = task_of(each.fit)
     y, sampled = training(each.fit), draws(each.fit, "posterior_predictive", _site(each))
     rows = "training"
     if y is None or sampled is None:
         rows, y, flat = "held-out", held_out(each.fit), predictive_draws(each.fit)
         sampled = None if flat is None else flat[None]
-    if y is None or sampled is None or task == "classification" or sampled.shape[-1] != len(y):
+    if y is None or sampled is None or sampled.shape[-1] != len(y):
         return None
-    keep = evenly(len(y), _MOST_ROWS)
-    flat = sampled.reshape(1, -1, sampled.shape[-1])[..., keep]
-    flat = flat[:, evenly(flat.shape[1], 200)]
-    tree = az.from_dict(
-        {"posterior_predictive": {"y": flat}, "observed_data": {"y": y[keep].astype(flat.dtype)}}
-    )
-    with house_style():
-        if task == "count":
-            whole = tree.map_over_datasets(lambda group: group.astype(int))
-            plot = az.plot_ppc_rootogram(whole, visuals={"title": False}, **_canvas())
-        else:
-            shown = min(_SHOWN, flat.shape[1])
-            visuals: Any = {"title": False, "predictive_dist": {"alpha": 0.25, "width": 0.7},
-                       "observed_dist": {"color": INK}}  # fmt: skip
-            plot = az.plot_ppc_dist(tree, num_samples=shown, visuals=visuals, **_canvas())
-            _axes(plot)[0].set_xlabel(_target(each))
-        source = encode(_figure(plot))
+    source = _over_observed(each, y, sampled)
     return Picture(
         f"{each.name} · {rows} rows",
         f"Draws of {_target(each)} from {each.name} over the observed values of {rows} rows.",
         source,
     )
+
+
+def class_events(each: Assessment) -> Picture | None:
+    """Shares of classes that came true against their stated probabilities, by isotonic regression.
+
+    Every class of every held-out row is an event (of two classes only the second, of many rows
+    an even sample).
+    """
+    import arviz as az
+
+    y, probs = held_out(each.fit), predictive_probs(each.fit)
+    if y is None or probs is None or not np.isfinite(probs).all():
+        return None
+    true = y[:, None] == np.arange(probs.shape[1])
+    first = 1 if probs.shape[1] == 2 else 0
+    stated, came_true = (array[:, first:].ravel() for array in (probs, true))
+    keep = evenly(len(stated), _MOST_EVENTS)
+    stated = stated[keep]
+    # ArviZ takes the probability of an event from its draws: strata give it to a thousandth.
+    strata = np.tile((np.arange(_MOST_DRAWS) + 0.5) / _MOST_DRAWS, (len(stated), 1))
+    drawn = np.random.default_rng(0).permuted(strata, axis=1) < stated[:, None]
+    tree = az.from_dict(
+        {
+            "posterior_predictive": {"y": drawn.T[None].astype(int)},
+            "observed_data": {"y": came_true[keep].astype(int)},
+        }
+    )
+    with house_style():
+        visuals: Any = {"title": False, "lines": {"color": COLOURS[0]},
+                        "credible_interval": {"color": FAINT, "alpha": 0.7}}  # fmt: skip
+        plot = az.plot_ppc_pava(tree, ci_prob=0.95, visuals=visuals, **_canvas())
+        axes = _axes(plot)[0]
+        axes.set(xlabel="stated probability", ylabel="share that came true",
+                 xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))  # fmt: skip
+        source = encode(_figure(plot))
+    text = f"Classes that came true against their probabilities under {each.name}."
+    return Picture(each.name, text, source)
+
+
+def prior_check(each: Assessment) -> Picture | None:
+    """Draws of y from the prior over the observed y; None with fewer than 20."""
+    y, sampled = training(each.fit), draws(each.fit, "prior_predictive", _site(each))
+    if y is None or sampled is None or sampled.shape[-1] != len(y) or sampled[..., 0].size < 20:
+        return None
+    source = _over_observed(each, y, sampled)
+    text = f"Draws of {_target(each)} from the prior over the observed values."
+    return Picture("The prior · training rows", text, source)
 
 
 def pit_curve(each: Assessment) -> Picture | None:
@@ -154,6 +183,28 @@ def forest(assessments: list[Assessment]) -> Picture | None:
         source = encode(_figure(plot))
     text = "Predictive intervals of five held-out rows (50% and 90%) for each method."
     return Picture("", text, source, wide=True)
+
+
+def _over_observed(each: Assessment, y: np.ndarray, sampled: np.ndarray) -> str:
+    import arviz as az
+
+    keep = evenly(len(y), _MOST_ROWS)
+    flat = sampled.reshape(1, -1, sampled.shape[-1])[..., keep]
+    flat = flat[:, evenly(flat.shape[1], 200)]
+    tree = az.from_dict(
+        {"posterior_predictive": {"y": flat}, "observed_data": {"y": y[keep].astype(flat.dtype)}}
+    )
+    with house_style():
+        if task_of(each.fit) == "count":
+            whole = tree.map_over_datasets(lambda group: group.astype(int))
+            plot = az.plot_ppc_rootogram(whole, visuals={"title": False}, **_canvas())
+        else:
+            shown = min(_SHOWN, flat.shape[1])
+            visuals: Any = {"title": False, "predictive_dist": {"alpha": 0.25, "width": 0.7},
+                       "observed_dist": {"color": INK}}  # fmt: skip
+            plot = az.plot_ppc_dist(tree, num_samples=shown, visuals=visuals, **_canvas())
+            _axes(plot)[0].set_xlabel(_target(each))
+        return encode(_figure(plot))
 
 
 def _loo_pit(each: Assessment) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""What to believe, in sentences made from the verdicts and the held-out scores."""
+"""Which fit to use and why, in sentences made from the verdicts and the held-out scores."""
 
 from __future__ import annotations
 
@@ -7,14 +7,37 @@ import numpy as np
 from .comparison import Assessment
 from .metrics import log_score
 from .reading import attribute, draws, observed_name
+from .wording import number, with_error
 
-_ALIKE = 2.0
+# Scores differ if by over 2 standard errors and 4 nats (Sivula et al. 2020, arXiv:2008.10296).
+_ERRORS, _NATS = 2.0, 4.0
 
 
-def what_to_believe(assessments: list[Assessment]) -> list[str]:
-    """Return a few sentences: what failed, what predicts best, what to use, what to distrust."""
-    sentences = [_failures(assessments), _scores(assessments), _advice(assessments)]
-    sentences.append(_uncertainty(assessments))
+def recommendation(assessments: list[Assessment]) -> str:
+    """Return which fit to use and why, in two sentences or so."""
+    best, several = best_of(assessments), len(assessments) > 1
+    able = [each for each in assessments if each.worst.verdict != "fail"]
+    if not able:
+        what = "No fit passes" if several else f"Don’t rely on {assessments[0].name}"
+        gravest = assessments[0].worst
+        reason = "mend what the checks name before using any prediction"
+        return f"{what}: {reason if several else f'it fails “{gravest.name}”'}. " + (
+            "" if several else gravest.sentence
+        )
+    if not several:
+        return _alone(able[0])
+    if best is None:
+        return (
+            f"{_and([each.name for each in able])} fail no check, but no held-out score tells them "
+            "apart. Keep rows back when fitting, and store their log likelihood."
+        )
+    return _advice(best, recommended(assessments) or best, assessments)
+
+
+def what_else(assessments: list[Assessment]) -> list[str]:
+    """Return what failed, what predicts best, and how much is ignorance, a sentence each."""
+    failures = _failures(assessments) if len(assessments) > 1 else ""
+    sentences = [failures, _scores(assessments), _uncertainty(assessments)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -23,6 +46,20 @@ def best_of(assessments: list[Assessment]) -> Assessment | None:
     able = [each for each in assessments if each.worst.verdict != "fail"]
     scored = [each for each in able if np.isfinite(each.scores.get("elpd", np.nan))]
     return max(scored, key=lambda each: each.scores["elpd"], default=None)
+
+
+def recommended(assessments: list[Assessment]) -> Assessment | None:
+    """Return the fit to use: sound and as good as the best, the reference before others; or None.
+
+    Where no such fit passes every check it is the best of those that fail none.
+    """
+    best = best_of(assessments)
+    if best is None:
+        able = [each for each in assessments if each.worst.verdict != "fail"]
+        return able[0] if len(able) == 1 else None
+    sound = _sound(best, assessments) or [best]
+    reference = next((each for each in sound if each.is_reference), None)
+    return reference or max(sound, key=lambda each: each.scores["elpd"])
 
 
 def score_difference(ours: Assessment, theirs: Assessment) -> tuple[float, float] | None:
@@ -56,7 +93,7 @@ def _failing_but_better(assessments: list[Assessment]) -> list[str]:
         if best is None or each.worst.verdict != "fail":
             continue
         found = score_difference(each, best)
-        if found is not None and found[0] > _ALIKE * found[1]:
+        if found is not None and _apart(*found):
             names.append(each.name)
     return names
 
@@ -68,15 +105,17 @@ def _scores(assessments: list[Assessment]) -> str:
     alike, behind = _split_by_score(best, assessments)
     some_fail = any(each.worst.verdict == "fail" for each in assessments)
     among = "Of the fits that fail no check" if some_fail else "Of all fits"
-    text = (
-        f"{among}, {best.name} scores best (held-out log score {_signed(best.scores['elpd'])} ± "
-        f"{best.scores['elpd_se']:.1f})"
-    )
+    score = with_error(best.scores["elpd"], best.scores["elpd_se"])
+    text = f"{among}, {best.name} scores best (held-out log score {score})"
     if alike:
         text += f"; {_and(alike)} cannot be told apart from it"
     if behind:
         text += f"; {_and(behind)} {'is' if len(behind) == 1 else 'are'} behind"
     return text + "."
+
+
+def _apart(gap: float, error: float) -> bool:
+    return gap > max(_ERRORS * error, _NATS)
 
 
 def _split_by_score(best: Assessment, assessments: list[Assessment]) -> tuple[list[str], list[str]]:
@@ -86,36 +125,25 @@ def _split_by_score(best: Assessment, assessments: list[Assessment]) -> tuple[li
         if each is best or found is None or each.worst.verdict == "fail":
             continue
         gap, error = found
-        if gap <= _ALIKE * error:
+        if not _apart(gap, error):
             alike.append(each.name)
         else:
-            behind.append(f"{each.name} ({_signed(-gap)} ± {error:.1f})")
+            behind.append(f"{each.name} ({number(-gap, '.1f')} ± {error:.1f})")
     return alike, behind
 
 
-def _advice(assessments: list[Assessment]) -> str:
-    best = best_of(assessments)
-    if best is None:
-        if any(each.worst.verdict != "fail" for each in assessments):
-            return "" if len(assessments) > 1 else _alone(assessments[0])
-        return "No fit passes: mend what the checks name before using any prediction."
-    if len(assessments) == 1:
-        return _alone(best)
-    alike = [best.name, *_split_by_score(best, assessments)[0]]
-    among = [each for each in assessments if each.name in alike]
-    sound = [each for each in among if each.worst.verdict == "pass"]
-    if not sound:
+def _advice(best: Assessment, chosen: Assessment, assessments: list[Assessment]) -> str:
+    if chosen.worst.verdict != "pass":
         return (
-            f"Use {best.name} with care: nothing that predicts as well passes every check "
-            f"({best.worst.name} warns)."
+            f"Use {chosen.name} with care: nothing that predicts as well passes every check, and "
+            f"its “{chosen.worst.name}” warns. {chosen.worst.sentence}"
         )
-    chosen = next((each for each in sound if each.is_reference), None) or max(
-        sound, key=lambda each: each.scores["elpd"]
-    )
-    text = f"Use {chosen.name}: it passes every check that applies to it"
     rivals = "nothing that does" if _failing_but_better(assessments) else "nothing"
-    text += f" and {rivals} predicts measurably better."
-    cheapest = min(sound, key=_seconds)
+    text = (
+        f"Use {chosen.name}. It passes every check that applies to it, and {rivals} predicts "
+        "measurably better."
+    )
+    cheapest = min(_sound(best, assessments), key=_seconds)
     if cheapest is not chosen and _seconds(cheapest) < 0.5 * _seconds(chosen):
         text += (
             f" {cheapest.name} predicts as well in {_seconds(cheapest):.0f} s instead of "
@@ -124,20 +152,22 @@ def _advice(assessments: list[Assessment]) -> str:
     return text
 
 
+def _sound(best: Assessment, assessments: list[Assessment]) -> list[Assessment]:
+    """Return the fits that pass every check and score as the best does."""
+    alike = [best.name, *_split_by_score(best, assessments)[0]]
+    return [e for e in assessments if e.name in alike and e.worst.verdict == "pass"]
+
+
 def _alone(only: Assessment) -> str:
-    if only.worst.verdict == "fail":
-        return ""
     if only.worst.verdict == "pass":
-        return f"{only.name} passes every check that applies to it."
+        return f"Use {only.name}. It passes every check that applies to it."
     if only.worst.verdict == "warn":
-        return f"Use {only.name} with care: “{only.worst.name}” warns."
+        return f"Use {only.name} with care: “{only.worst.name}” warns. {only.worst.sentence}"
     return f"No check applies to {only.name}: the tree holds too little to judge it."
 
 
 def _uncertainty(assessments: list[Assessment]) -> str:
-    # A sampler knows the epistemic share best; an ensemble of few members understates it.
-    sound = [each for each in assessments if each.worst.verdict != "fail"]
-    chosen = next((each for each in sound if each.is_reference), None) or best_of(assessments)
+    chosen = recommended(assessments)
     share = None if chosen is None else chosen.scores.get("epistemic_share")
     if chosen is None or share is None:
         return ""
@@ -155,10 +185,6 @@ def _seconds(each: Assessment) -> float:
     parts = (attribute(each.fit, f"seconds_{part}", np.nan) for part in ("compiling", "running"))
     total = float(sum(float(part) for part in parts))
     return total if np.isfinite(total) else float("inf")
-
-
-def _signed(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
 
 
 def _and(names: list[str]) -> str:

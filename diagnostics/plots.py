@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .canvas import COLOURS, EPISTEMIC, FAINT, INK, QUIET, SURPRISE, house_style
+from .canvas import EPISTEMIC, FAINT, INK, QUIET, SURPRISE, house_style, line_of, new_figure
 from .errors import DiagnosticsError
 from .novelty import separation
 from .reading import evenly
@@ -24,9 +24,6 @@ _BINS = 40
 _DOTS = 200
 # A class is worth a colour where its mean probability ever exceeds this.
 _SEEN = 0.1
-# Two lines of one dash differ in colour, for the colour-blind too: by a CIELAB distance of 11 or
-# more as protanopia, deuteranopia or tritanopia (Machado et al. 2009) shows them.
-_DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 def plot_scores(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], score: str) -> Figure:
@@ -105,7 +102,7 @@ def plot_rejection(curves: Mapping[str, RejectionCurve]) -> Figure:
         axes = figure.subplots()
         for i, (name, curve) in enumerate(curves.items()):
             shown = curve.rejected <= 0.99
-            axes.plot(curve.rejected[shown], curve.accuracy[shown], **_line(i),
+            axes.plot(curve.rejected[shown], curve.accuracy[shown], **line_of(i),
                       label=f"{name}, area {curve.area:.3f}")  # fmt: skip
         axes.set(xlabel="share of rows rejected", ylabel="accuracy of the rows kept", xlim=(0, 1))
         _legend(figure)
@@ -200,7 +197,7 @@ def plot_sweep(
         for axes, (name, probs) in zip(panels, draws.items(), strict=True):
             lower, upper = np.quantile(probs, [0.05, 0.95], axis=0)
             for i in np.flatnonzero(seen).tolist():
-                line = _line(i)
+                line = line_of(i)
                 axes.fill_between(x, lower[:, i], upper[:, i], color=line["color"], alpha=0.18,
                                   linewidth=0)  # fmt: skip
                 axes.plot(x, means[name][:, i], **line, label=classes[i])
@@ -224,16 +221,6 @@ def _strips(axes: Any, probs: np.ndarray) -> None:
     axes.hlines(place, lower, upper, color=INK, linewidth=1.0, label="90% of the draws")
     axes.scatter(probs.mean(axis=0), place, 60, color=SURPRISE, marker="|", linewidth=1.8,
                  zorder=3, label="mean")  # fmt: skip
-
-
-def new_figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _line(i: int) -> dict[str, Any]:
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": _DASHES[i % len(_DASHES)]}
 
 
 def _root(share: np.ndarray) -> np.ndarray:

@@ -1,25 +1,97 @@
-"""One self-contained page about one fit or several: no script, nothing loaded from elsewhere."""
+"""One report about one fit or several: a page without a script, JSON, and text for a terminal."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from .comparison import Assessment, assess
-from .narrative import best_of, what_to_believe
-from .reading import attribute, fits_of, held_out, settings_of, task_of, training
-from .sections import sections_of
+from .content import content_of
+from .wording import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_NONE = "–"
+_IDENTIFIER = re.compile(r"(?:doi:|arXiv:)[^\s,;)]+")
 
 
-def report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
-    """Write one HTML file that says what was fitted, and which fit to believe, where, and why.
+@dataclass(frozen=True)
+class Report:
+    """What `report` found. A notebook shows its page, ``print`` and ``rich.print`` its summary.
+
+    Attributes
+    ----------
+    content
+        All that the report says, as plain data; see `ppbdl.diagnostics.content.content_of`.
+    """
+
+    content: dict[str, Any]
+
+    @property
+    def html(self) -> str:
+        """The page: one self-contained document."""
+        import jinja2
+
+        environment = jinja2.Environment(
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            # Names come from strangers' data: none of their characters may turn the page's text.
+            finalize=lambda value: printable(value) if type(value) is str else value,
+        )
+        environment.filters["linked"] = _linked
+        return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(self.content)
+
+    @property
+    def json(self) -> str:
+        """The same content as JSON, but for the figures, of which it has titles and texts."""
+        return json.dumps(_plain(self.content), indent=1, allow_nan=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page at `path` and, beside it, the same content as JSON; return the page."""
+        page = Path(path)
+        page.write_text(self.html, encoding="utf-8", newline="\n")
+        page.with_suffix(".json").write_text(self.json + "\n", encoding="utf-8", newline="\n")
+        return page
+
+    def _repr_html_(self) -> str:
+        # A frame keeps the page's style and the notebook's apart.
+        title, style = printable(self.content["title"]), "width:100%;height:85vh;border:0"
+        page = f'srcdoc="{escape(self.html)}" title="{escape(title)}"'
+        return f'<iframe {page} style="{style}"></iframe>'
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from .terminal import summary
+
+        yield summary(self.content)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        width = shutil.get_terminal_size((120, 40)).columns
+        console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
+        console.print(self)
+        return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(f"{fit['name']} {fit['verdict']}" for fit in self.content["fits"])
+        return f"Report({self.content['title']!r}: {verdicts})"
+
+
+def report(tree: xr.DataTree, path: str | os.PathLike[str] | None = None) -> Report:
+    """Say what was fitted, and which fit to believe, where, and why.
 
     Parameters
     ----------
@@ -27,12 +99,8 @@ def report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
         A comparison (a DataTree whose children are fits) or a single fit, whoever made it.
         Sections whose groups are missing say so, and how to add them.
     path
-        Where to write. Equal trees give equal bytes; no time of day is written.
-
-    Returns
-    -------
-    pathlib.Path
-        The file written.
+        Where to write the page, and the JSON beside it. Equal trees give equal bytes; no time of
+        day is written. None writes nothing.
 
     Raises
     ------
@@ -41,198 +109,35 @@ def report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
 
     Examples
     --------
-    >>> import tempfile
     >>> stats = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((4, 100), bool))})
     >>> fit = xr.DataTree.from_dict({"/sample_stats": stats})
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     report(fit, Path(folder) / "report.html").stat().st_size > 1000
-    True
+    >>> report(xr.DataTree.from_dict({"/NUTS": fit}))
+    Report('NUTS': NUTS pass)
     """
-    import jinja2
-
-    assessments = assess(tree)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    target = Path(path)
-    target.write_text(page.render(_content(tree, assessments)), encoding="utf-8", newline="\n")
-    return target
+    found = Report(content_of(tree))
+    if path is not None:
+        found.save(path)
+    return found
 
 
-def _content(tree: xr.DataTree, assessments: list[Assessment]) -> dict[str, Any]:
-    first = assessments[0].fit
-    data = str(attribute(first, "data_name", ""))
-    title = str(tree.attrs.get("title", "")) or data or assessments[0].name
-    best = best_of(assessments)
-    heads, rows = _filled(
-        _heads(assessments), [_row(each, assessments, each is best) for each in assessments]
-    )
-    return {
-        "title": title,
-        "subtitle": _subtitle(assessments),
-        "facts": _facts(first),
-        "believe": what_to_believe(assessments),
-        "cards": [_card(each) for each in assessments],
-        "heads": heads,
-        "rows": rows,
-        "sections": sections_of(assessments),
-        "checks": [_checks(each) for each in assessments],
-        "costs": _costs(assessments),
-        "fits": [_provenance(name, fit) for name, fit in fits_of(tree).items()],
-    }
+def _linked(reference: str) -> Iterator[tuple[str, str]]:
+    """Part a reference into text and links: pairs of text and address, which may be empty."""
+    end = 0
+    for found in _IDENTIFIER.finditer(reference):
+        yield reference[end : found.start()], ""
+        kind, _, name = found[0].partition(":")
+        at = "https://doi.org/" if kind == "doi" else "https://arxiv.org/abs/"
+        yield found[0], at + name
+        end = found.end()
+    yield reference[end:], ""
 
 
-def _subtitle(assessments: list[Assessment]) -> str:
-    first = assessments[0].fit
-    what = {"density": "density estimation", "count": "counts"}.get(task_of(first), task_of(first))
-    number = len(assessments)
-    methods = "one method" if number == 1 else f"{number} methods, one model"
-    return f"{what}, {methods}"
-
-
-def _facts(fit: xr.DataTree) -> list[tuple[str, str]]:
-    """Return what was fitted on what, as pairs of heading and value; the unknown is left out."""
-    y, y_test = training(fit), held_out(fit)
-    rows = attribute(fit, "n_train", len(y) if y is not None else "")
-    constant = fit["constant_data"] if "constant_data" in fit.children else {}
-    features = constant["x"].shape[-1] if "x" in constant and constant["x"].ndim > 1 else ""
-    facts = {
-        "data": attribute(fit, "data_name", ""),
-        "target": attribute(fit, "target", ""),
-        "training rows": rows,
-        "held-out rows": len(y_test) if y_test is not None else "none",
-        "features": features,
-        "likelihood": attribute(fit, "likelihood", ""),
-        "parameters": attribute(fit, "n_parameters", ""),
-        "device": attribute(fit, "device", ""),
-    }
-    return [(name, _plain(value)) for name, value in facts.items() if str(value)]
-
-
-def _plain(value: Any) -> str:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return f"{int(value):,}".replace(",", "\u202f") if whole else str(value)
-
-
-def _card(each: Assessment) -> dict[str, str]:
-    gravest = each.worst
-    texts = {
-        "pass": "Passes every check that applies.",
-        "does not apply": "No check applies to what the tree holds.",
-    }
-    sentence = texts.get(gravest.verdict, gravest.sentence)
-    name = gravest.name if gravest.verdict in ("warn", "fail") else ""
-    return {"name": each.name, "verdict": gravest.verdict, "because": name, "sentence": sentence}
-
-
-_NUMBERS = (("RMSE", "rmse", ".3g"), ("coverage 90%", "coverage_90", "%"))
-_CLASSES = (("NLL", "nll", ".3f"), ("accuracy", "accuracy", "%"), ("ECE", "ece", ".3f"))
-
-
-def _own(assessments: list[Assessment]) -> tuple[tuple[str, str, str], ...]:
-    classes = any(task_of(each.fit) == "classification" for each in assessments)
-    return _CLASSES if classes else _NUMBERS
-
-
-def _heads(assessments: list[Assessment]) -> list[str]:
-    # Hyphens that don't break: "R-hat" is one word.
-    return ["held-out ELPD", "LOO", *(head for head, _, _ in _own(assessments)), "epistemic",
-            "aleatoric", "R\u2011hat", "k\u2011hat", "distance", "seconds"]  # fmt: skip
-
-
-def _row(each: Assessment, assessments: list[Assessment], best: bool) -> dict[str, Any]:
-    found = each.scores
-    loo = "does not apply" if each.loo.reason else _with_error(each.loo.elpd, each.loo.se)
-    rhat, khat = each.check("R-hat of predictions").value, each.check("PSIS k-hat").value
-    apart = each.distance.get("total_variation", each.distance.get("wasserstein"))
-    cells = [
-        _with_error(found.get("elpd"), found.get("elpd_se")),
-        loo,
-        *(_number(found.get(key), form) for _, key, form in _own(assessments)),
-        _number(found.get("epistemic_share"), "%"),
-        _number(found.get("aleatoric_share"), "%"),
-        _number(rhat, ".3f"),
-        _number(khat, ".2f"),
-        "reference" if each.is_reference else _number(apart, ".3g"),
-        _number(sum(_seconds(each)), ".1f"),
-    ]
-    verdict = each.worst
-    return {
-        "name": each.name,
-        "cells": cells,
-        "best": best and len(assessments) > 1,
-        "loo_note": each.loo.reason,
-        "verdict": verdict.verdict,
-        "because": verdict.name if verdict.verdict in ("warn", "fail") else "",
-    }
-
-
-def _filled(heads: list[str], rows: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Leave out the columns that no fit has anything for."""
-    kept = [i for i in range(len(heads)) if any(row["cells"][i] != _NONE for row in rows)]
-    slim = [{**row, "cells": [row["cells"][i] for i in kept]} for row in rows]
-    return [heads[i] for i in kept], slim
-
-
-def _checks(each: Assessment) -> dict[str, Any]:
-    outcomes = [
-        {
-            "name": check.name,
-            "verdict": check.verdict,
-            "value": _number(check.value, "%" if "coverage" in check.name else ".3g"),
-            "threshold": check.threshold,
-            "sentence": check.sentence,
-            "reference": check.reference,
-        }
-        for check in each.checks
-    ]
-    applies = [outcome for outcome in outcomes if outcome["verdict"] != "does not apply"]
-    rest = [outcome for outcome in outcomes if outcome["verdict"] == "does not apply"]
-    return {"name": each.name, "applies": applies, "rest": rest, "verdict": each.worst.verdict}
-
-
-def _costs(assessments: list[Assessment]) -> list[dict[str, Any]]:
-    """Return each fit's seconds, and its bars' widths in percent of the dearest fit."""
-    seconds = {each.name: _seconds(each) for each in assessments}
-    known = {name: pair for name, pair in seconds.items() if np.isfinite(sum(pair))}
-    dearest = max((sum(pair) for pair in known.values()), default=0.0) or 1.0
-    return [
-        {
-            "name": name,
-            "compiling": f"{compiling:.1f}",
-            "running": f"{running:.1f}",
-            "compiling_width": f"{100 * compiling / dearest:.1f}",
-            "running_width": f"{100 * running / dearest:.1f}",
-        }
-        for name, (compiling, running) in known.items()
-    ]
-
-
-def _provenance(name: str, fit: xr.DataTree) -> dict[str, Any]:
-    settings = {key: str(value) for key, value in settings_of(fit).items()}
-    versions = {key: str(value) for key, value in settings_of(fit, "versions").items()}
-    seed = str(attribute(fit, "seed", _NONE))
-    method = str(attribute(fit, "method", name))
-    return {"name": name, "method": method, "seed": seed, "settings": settings,
-            "versions": versions}  # fmt: skip
-
-
-def _seconds(each: Assessment) -> tuple[float, float]:
-    compiling, running = (
-        float(attribute(each.fit, f"seconds_{part}", np.nan)) for part in ("compiling", "running")
-    )
-    return compiling, running
-
-
-def _with_error(value: float | None, error: float | None) -> str:
-    if value is None or error is None or not np.isfinite(value):
-        return _NONE
-    return f"{value:.1f} ± {error:.1f}".replace("-", "−")
-
-
-def _number(value: float | None, form: str) -> str:
-    if value is None or np.isnan(value):
-        return _NONE
-    text = f"{value:.0%}" if form == "%" else f"{value:{form}}"
-    return text.replace("-", "−").replace("inf", "∞")
+def _plain(value: Any) -> Any:
+    """Leave out what JSON has no word for: the bytes of figures, and what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items() if key != "source"}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

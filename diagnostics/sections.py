@@ -1,15 +1,27 @@
-"""The report's sections: which figures, what they show, and what to do where one is missing."""
+"""The report's sections: figures, tables and checks, what they show, and what one lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from . import overviews, tables
 from .canvas import ALEATORIC, COLOURS, EPISTEMIC, INK, SURPRISE, Picture
 from .comparison import Assessment
 from .drawings import loss_curve, reliability, shared_span, uncertainty_along_rows
-from .figures import forest, pareto_k, pit_curve, predictive_check, ranks
+from .figures import (
+    class_events,
+    forest,
+    pareto_k,
+    pit_curve,
+    predictive_check,
+    prior_check,
+    ranks,
+)
 from .reading import kind_of, task_of
+from .tables import Table
+
+Drawn = tuple[tuple[Picture, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,10 @@ class Section:
     ----------
     anchor, title, lead
         The place to link to, the heading, and what to look for.
-    pictures
-        The figures; may be empty.
+    pictures, tables
+        What there is to see; may be empty.
+    checks
+        Names of the checks that belong to it.
     legend
         Colour and meaning, in the order to show.
     missing
@@ -31,58 +45,95 @@ class Section:
     anchor: str
     title: str
     lead: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+    checks: tuple[str, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
 
 
-def sections_of(assessments: list[Assessment]) -> list[Section]:
-    """Return the report's sections of figures; one without any figure only says what it lacks."""
+def sections_of(assessments: list[Assessment], chosen: Assessment) -> list[Section]:
+    """Return the report's sections, in order; together they hold every check once.
+
+    `chosen` is the fit whose doubtful rows are listed.
+    """
     classes = any(task_of(each.fit) == "classification" for each in assessments)
     every = [
-        _uncertainty(assessments, classes),
-        *([] if classes else [_side_by_side(assessments)]),
-        _calibration(assessments, classes),
-        *([] if classes else [_predictive_checks(assessments)]),
-        _convergence(assessments),
+        _chains(assessments),
         _losses(assessments),
+        _predictive_checks(assessments, classes),
         _leave_one_out(assessments),
+        _calibration(assessments, classes),
+        _uncertainty(assessments, classes, chosen),
+        _agreement(assessments, classes),
+        _cost(assessments),
     ]
-    return [section for section in every if section.pictures or section.missing]
+    told = {name for section in every for name in section.checks}
+    others = tuple(check.name for check in assessments[0].checks if check.name not in told)
+    lead = "What no figure shows."
+    return [*every, Section("others", "Other checks", lead, checks=others)]
 
 
-def _uncertainty(assessments: list[Assessment], classes: bool) -> Section:
-    span = shared_span(assessments)
-    lack = "{}: no held-out uncertainty. Keep rows back when fitting, and store predictions."
-    pictures, missing = _each(assessments, lambda each: uncertainty_along_rows(each, span), lack)
-    parts = ((ALEATORIC, "aleatoric (noise)"), (EPISTEMIC, "epistemic (ignorance)"))
+def _chains(assessments: list[Assessment]) -> Section:
+    sampled = [each for each in assessments if kind_of(each.fit) == "mcmc"]
+    lead = (
+        "Three functionals, chain by chain: the densities should lie on each other, and the rank "
+        "curves should stay near zero, none apart from the rest."
+    )
+    lack = "{}: rank plots need at least two chains and draws of predictions or log likelihoods."
+    pictures, missing = _each(sampled, ranks, lack)
+    names = ("R-hat of predictions", "ESS of predictions", "stuck chains", "divergences", "E-BFMI",
+             "tree depth", "nested R-hat of predictions")  # fmt: skip
+    return Section("chains", "Do the chains agree?", lead, pictures, (), names, (), missing)
+
+
+def _losses(assessments: list[Assessment]) -> Section:
+    optimised = [each for each in assessments if "optimization" in each.fit.children]
+    lead = (
+        "Minus the ELBO (or the log joint), smoothed over the noisy steps; the fall at the start "
+        "is cut off. The check compares the two shaded quarters: they should be level."
+    )
+    pictures, missing = _each(optimised, loss_curve, "{}: no finite loss in optimization.")
+    names = ("convergence of the loss", "PSIS k-hat")
+    return Section("losses", "Did the optimiser finish?", lead, pictures, (), names, (), missing)
+
+
+def _predictive_checks(assessments: list[Assessment], classes: bool) -> Section:
     if classes:
         lead = (
-            "Each held-out row's predictive entropy. Aleatoric entropy stays however much data "
-            "there is; epistemic entropy shrinks with more. Misses should gather at the right."
+            "How often each class came true against how probable it was said to be, by isotonic "
+            "regression (Dimitriadis et al. 2021), with 95% bands. The diagonal is right."
         )
-        return Section("uncertainty", "Uncertainty along the data", lead, pictures,
-                       (*parts, (SURPRISE, "wrong class")), missing)  # fmt: skip
-    lead = (
-        "Held-out rows from the lowest prediction to the highest, each with its 90% band. The "
-        "inner band is what more data could remove; the outer one is noise. About one point in "
-        "ten should fall outside."
-    )
-    points = ((INK, "observed, inside"), (SURPRISE, "observed, outside"))
-    return Section("uncertainty", "Uncertainty along the data", lead, pictures,
-                   (*parts, *points), missing)  # fmt: skip
+        lack = "{}: no held-out class probabilities with their labels."
+        pictures, missing = _each(assessments, class_events, lack)
+    else:
+        lead = (
+            "Data sets drawn from each fit, thin, over the observed one, dark. Where the dark line "
+            "leaves the bundle, the model cannot make data like yours."
+        )
+        lack = "{}: no draws of y. Store posterior_predictive or predictions."
+        pictures, missing = _each(assessments, predictive_check, lack)
+        told = _each([each for each in assessments if "prior_predictive" in each.fit.children][:1],
+                     prior_check, "{}: too few draws from the prior to draw them.")  # fmt: skip
+        pictures, missing = pictures + told[0], missing + told[1]
+    names = ("possible replicates", "dispersion of counts", "explained variance",
+             "prior predictive", "prior sensitivity", "soundness of the flow")  # fmt: skip
+    title = "Can the fit make data like yours?"
+    return Section("predictive-check", title, lead, pictures, (), names, (), missing)
 
 
-def _side_by_side(assessments: list[Assessment]) -> Section:
+def _leave_one_out(assessments: list[Assessment]) -> Section:
     lead = (
-        "Five held-out rows as every method predicts them: median, 50% and 90% intervals, and a "
-        "vertical line where the observation fell."
+        "Pareto k of each training row. Rows above the dashed line change the posterior so much "
+        "when left out that LOO cannot be relied on there: outliers, or a model too flexible."
     )
-    pictures = _drawn("all methods", lambda: forest(assessments))
-    names = [each.name for each in assessments]
-    legend = tuple((COLOURS[i % len(COLOURS)], name) for i, name in enumerate(names))
-    return Section("side-by-side", "The same rows, side by side", lead, pictures[0],
-                   legend if len(names) > 1 else (), pictures[1])  # fmt: skip
+    able = [each for each in assessments if each.loo.elpd is not None]
+    pictures, failed = _each(able, pareto_k, "{}: too many rows to draw.")
+    reasons = tuple(f"{each.name}: {each.loo.reason}" for each in assessments if each.loo.reason)
+    return Section(
+        "leave-one-out", "Which rows does leave-one-out stumble on?", lead, pictures,
+        _present(tables.leave_one_out(assessments)), ("LOO reliability",), (), failed + reasons,
+    )  # fmt: skip
 
 
 def _calibration(assessments: list[Assessment], classes: bool) -> Section:
@@ -94,66 +145,90 @@ def _calibration(assessments: list[Assessment], classes: bool) -> Section:
         )
         lack = "{}: no held-out class probabilities with their labels."
         pictures, missing = _each(assessments, reliability, lack)
-        return Section("calibration", "Calibration", lead, pictures, (), missing)
-    lead = (
-        "Where each observation fell within its own prediction (its PIT), as the difference from "
-        "uniform. Flat is calibrated; a hump to one side of zero means bias, below then above "
-        "too wide predictions, above then below too narrow ones. A p under α says that chance "
-        "does not explain it."
-    )
-    lack = (
-        "{}: neither leave-one-out nor held-out draws. Store posterior_predictive or predictions."
-    )
-    pictures, missing = _each(assessments, pit_curve, lack)
-    return Section("calibration", "Calibration", lead, pictures, (), missing)
+    else:
+        lead = (
+            "Where each observation fell within its own prediction (its PIT), as the difference "
+            "from uniform. Flat is calibrated; a hump to one side of zero means bias, below then "
+            "above too wide predictions, above then below too narrow ones. A p under α says that "
+            "chance does not explain it."
+        )
+        lack = (
+            "{}: neither leave-one-out nor held-out draws. Store posterior_predictive or "
+            "predictions."
+        )
+        pictures, missing = _each(assessments, pit_curve, lack)
+        every, failed = _drawn("all methods", lambda: overviews.coverage_by_level(assessments))
+        pictures, missing = pictures + every, missing + failed
+    shown = _present(tables.calibration_numbers(assessments), tables.remedies(assessments))
+    names = ("coverage of intervals", "uniformity of the PIT", "calibration of classes",
+             "surprising rows")  # fmt: skip
+    return Section("calibration", "Calibration", lead, pictures, shown, names, (), missing)
 
 
-def _predictive_checks(assessments: list[Assessment]) -> Section:
-    lead = (
-        "Data sets drawn from each fit, thin, over the observed one, dark. Where the dark line "
-        "leaves the bundle, the model cannot make data like yours."
-    )
-    lack = "{}: no draws of y. Store posterior_predictive or predictions."
-    pictures, missing = _each(assessments, predictive_check, lack)
-    return Section("predictive-check", "Posterior predictive check", lead, pictures, (), missing)
+def _uncertainty(assessments: list[Assessment], classes: bool, chosen: Assessment) -> Section:
+    span = shared_span(assessments)
+    lack = "{}: no held-out uncertainty. Keep rows back when fitting, and store predictions."
+    pictures, missing = _each(assessments, lambda each: uncertainty_along_rows(each, span), lack)
+    legend = ((ALEATORIC, "aleatoric (noise)"), (EPISTEMIC, "epistemic (ignorance)"))
+    if classes:
+        lead = (
+            "Each held-out row's predictive entropy. Aleatoric entropy stays however much data "
+            "there is; epistemic entropy shrinks with more. Misses should gather at the right."
+        )
+        legend += ((SURPRISE, "wrong class"),)
+        every, failed = _drawn("all methods", lambda: overviews.rejection(assessments))
+        pictures, missing = pictures + every, missing + failed
+    else:
+        lead = (
+            "Held-out rows from the lowest prediction to the highest, each with its 90% band. The "
+            "inner band is what more data could remove; the outer one is noise. About one point "
+            "in ten should fall outside."
+        )
+        legend += ((INK, "observed, inside"), (SURPRISE, "observed, outside"))
+    names = ("spread of draws", "diversity of members", "use of the code")
+    shown = _present(tables.rows_in_doubt(chosen))
+    title = "Uncertainty along the data"
+    return Section("uncertainty", title, lead, pictures, shown, names, legend, missing)
 
 
-def _convergence(assessments: list[Assessment]) -> Section:
-    sampled = [each for each in assessments if kind_of(each.fit) == "mcmc"]
-    lead = (
-        "Three functionals, chain by chain: the densities should lie on each other, and the rank "
-        "curves should stay near zero, none apart from the rest."
-    )
-    lack = "{}: rank plots need at least two chains and draws of predictions or log likelihoods."
-    pictures, missing = _each(sampled, ranks, lack)
-    return Section("chains", "Do the chains agree?", lead, pictures, (), missing)
+def _agreement(assessments: list[Assessment], classes: bool) -> Section:
+    lead = "How far each method's predictions lie from the reference's, and on which rows."
+    pictures, missing = _drawn("all methods", lambda: overviews.disagreement_map(assessments))
+    legend: tuple[tuple[str, str], ...] = ()
+    if not classes:
+        every, failed = _drawn("all methods", lambda: forest(assessments))
+        pictures, missing = pictures + every, missing + failed
+        if every and len(assessments) > 1:
+            legend = tuple(
+                (COLOURS[i % len(COLOURS)], each.name) for i, each in enumerate(assessments)
+            )
+    shown = [tables.distances(assessments)]
+    reference = next((each for each in assessments if each.is_reference), None)
+    rivals = [each for each in assessments if each.distance and each.worst.verdict != "fail"]
+    if reference is not None and rivals:
+        furthest = max(rivals, key=lambda each: each.distance.get("total_variation", 0.0)
+                       + each.distance.get("wasserstein", 0.0))  # fmt: skip
+        shown.append(tables.disputed_rows(furthest, reference))
+    title = "Do the methods agree?" if len(assessments) > 1 else "Five rows"
+    return Section("agreement", title, lead, pictures, _present(*shown), (), legend, missing)
 
 
-def _losses(assessments: list[Assessment]) -> Section:
-    optimised = [each for each in assessments if "optimization" in each.fit.children]
-    lead = (
-        "Minus the ELBO (or the log joint), smoothed over the noisy steps; the fall at the start "
-        "is cut off. The check compares the two shaded quarters: they should be level."
-    )
-    pictures, missing = _each(optimised, loss_curve, "{}: no finite loss in optimization.")
-    return Section("losses", "Did the optimiser finish?", lead, pictures, (), missing)
+def _cost(assessments: list[Assessment]) -> Section:
+    lead = "Gradients count minibatches; memory is what the largest compiled program holds."
+    pictures, missing = _drawn("all methods", lambda: overviews.score_against_seconds(assessments))
+    shown = _present(tables.costs(assessments))
+    if not shown:
+        missing += ("No fit records its seconds: set seconds_compiling and seconds_running.",)
+    return Section("cost", "Cost", lead, pictures, shown, (), (), missing)
 
 
-def _leave_one_out(assessments: list[Assessment]) -> Section:
-    lead = (
-        "Pareto k of each training row. Rows above the dashed line change the posterior so much "
-        "when left out that LOO cannot be relied on there: outliers, or a model too flexible."
-    )
-    able = [each for each in assessments if each.loo.elpd is not None]
-    pictures, failed = _each(able, pareto_k, "{}: too many rows to draw.")
-    reasons = tuple(f"{each.name}: {each.loo.reason}" for each in assessments if each.loo.reason)
-    title = "Which rows does leave-one-out stumble on?"
-    return Section("leave-one-out", title, lead, pictures, (), failed + reasons)
+def _present(*found: Table | None) -> tuple[Table, ...]:
+    return tuple(table for table in found if table is not None)
 
 
 def _each(
     assessments: Iterable[Assessment], draw: Callable[[Assessment], Picture | None], lack: str
-) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+) -> Drawn:
     """Draw a figure of each fit; collect those that there are, and why the others are not."""
     pictures: list[Picture] = []
     missing: list[str] = []
@@ -164,9 +239,7 @@ def _each(
     return tuple(pictures), tuple(missing)
 
 
-def _drawn(
-    name: str, draw: Callable[[], Picture | None]
-) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+def _drawn(name: str, draw: Callable[[], Picture | None]) -> Drawn:
     try:
         picture = draw()
     except Exception as error:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .contenders import DEFAULTS, METHODS, SHIPPED, methods_of, model_of, rows_of
 from .errors import FitError, InputError, require_whole
+
+if TYPE_CHECKING:
+    from .diagnostics import Report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +94,7 @@ def _compare(args: argparse.Namespace) -> int:
     import jax
 
     from .comparison import fit_all
-    from .diagnostics import as_text, compare, report
+    from .diagnostics import report
 
     split_key, fit_key = jax.random.split(jax.random.key(args.seed))
     train, test = rows_of(split_key, args.table, args.target, args.task, args.test_size)
@@ -105,13 +110,14 @@ def _compare(args: argparse.Namespace) -> int:
     # A method that failed at once left nothing to compare the others with.
     whole = [name for name, fit in tree.children.items() if fit.children]
     tree.attrs["reference"] = (whole or list(tree.children))[0]
-    table = as_text(compare(tree))
     print("Writing the report ...", file=sys.stderr, flush=True)
     partial = data_file.with_name(data_file.name + ".part")
     tree.to_netcdf(partial, engine="h5netcdf")
     os.replace(partial, data_file)
-    report(tree, page)
-    print(f"\n{table}\n\n{page}\n{data_file}")
+    found = report(tree, page)
+    print()
+    _show(found)
+    print(f"\n{page}\n{data_file}")
     print(f"{time.perf_counter() - start:.0f} seconds in all", file=sys.stderr)
     return 0
 
@@ -165,7 +171,7 @@ def _report(args: argparse.Namespace) -> int:
         )
     import xarray as xr
 
-    from .diagnostics import DiagnosticsError, as_text, compare, report
+    from .diagnostics import DiagnosticsError, report
 
     try:
         tree = xr.open_datatree(file, engine="h5netcdf").load()
@@ -178,11 +184,19 @@ def _report(args: argparse.Namespace) -> int:
         ) from error
     page = _writable("--out", args.out or str(file.with_suffix(".html")))
     try:
-        table = as_text(compare(tree))
-        report(tree, page)
+        found = report(tree, page)
     except DiagnosticsError as error:
         raise InputError(
             "file", expected="a tree of fits", got=f"{args.file!r} ({error})", remedy="Check it."
         ) from error
-    print(f"{table}\n\n{page}")
+    _show(found)
+    print(f"\n{page}")
     return 0
+
+
+def _show(found: Report) -> None:
+    """Print a report's summary, in colour where standard output is a terminal."""
+    from rich.console import Console
+
+    # What is no terminal has no width: 120 columns hold the table of methods.
+    Console(width=shutil.get_terminal_size((120, 40)).columns).print(found)

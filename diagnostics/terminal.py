@@ -1,0 +1,48 @@
+"""The report's summary for a terminal, by rich."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from .wording import NONE, printable
+
+_STYLE = {"pass": "green", "warn": "yellow", "fail": "red", "does not apply": "dim"}
+
+
+def summary(content: dict[str, Any]) -> Group:
+    """Return title, recommendation, the table of methods, and what warns or fails."""
+    words = [Text(printable(content["title"]), "bold"), Text(printable(content["subtitle"]), "dim")]
+    words += [Text(), Text(printable(content["recommendation"]), "bold")]
+    words += [Text(printable(sentence)) for sentence in content["besides"]]
+    return Group(*words, Text(), _methods(content), *_findings(content))
+
+
+def _methods(content: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("method", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for head in content["heads"]:
+        table.add_column(printable(head).replace("\u2011", "-"), justify="right", overflow="fold")
+    for row in content["methods"]:
+        verdict = f"{row['verdict']}: {row['because']}" if row["because"] else row["verdict"]
+        name = Text(printable(row["name"]), "bold" if row["chosen"] else "")
+        cells = ["n/a" if cell == "does not apply" else cell for cell in row["cells"]]
+        shown = (Text(cell, "dim" if cell in (NONE, "n/a") else "") for cell in cells)
+        table.add_row(name, Text(verdict, _STYLE[row["verdict"]]), *shown)
+    return table
+
+
+def _findings(content: dict[str, Any]) -> list[Text]:
+    """Say what each check that warns or fails found, fit by fit."""
+    lines: list[Text] = []
+    for fit in content["fits"]:
+        for check in fit["checks"]:
+            if check["verdict"] in ("warn", "fail"):
+                head = f"{printable(fit['name'])}, {check['verdict']}: {check['name']}. "
+                head = Text(head, _STYLE[check["verdict"]])
+                lines.append(head.append(Text(printable(check["sentence"]), "default")))
+    return [Text(), *lines] if lines else []
