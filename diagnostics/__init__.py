@@ -58,6 +58,7 @@ from .reporting import Report as Report
 from .reporting import report as report
 from .rows import uncertain_rows as uncertain_rows
 from .scoring import scores as scores
+from .thinning import thinned as thinned
 from .verdict import Check as Check
 from .verdict import worst as worst
 
@@ -119,6 +120,7 @@ __all__ = [
     "separation_intervals",
     "sharpness",
     "stacking_weights",
+    "thinned",
     "uncertain_rows",
     "variance_split",
     "worst",

@@ -16,7 +16,7 @@ import xarray as xr
 from .decomposition import decompose
 from .errors import DiagnosticsError
 from .predictive import predictive_draws, predictive_probs
-from .reading import evenly
+from .reading import HELD_OUT_GROUPS, evenly, row_labels
 from .rows import class_labels, held_out_rows
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def disagreements(fit: xr.DataTree, reference: xr.DataTree, most: int = 10) -> p
         pair = [sampled.mean(axis=0) for sampled in (ours, theirs)]
     apart = row_distances(fit, reference)
     table = pd.DataFrame({"distance": apart, "prediction": pair[0], "reference": pair[1]})
-    table = table.join(held_out_rows(fit)).rename_axis("row")
+    table = table.join(held_out_rows(fit))
+    table.index = row_labels(fit, HELD_OUT_GROUPS, len(table))
+    table = table.rename_axis("row")
     return table.sort_values("distance", ascending=False, kind="stable").head(most)
 
 

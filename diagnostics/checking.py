@@ -5,11 +5,14 @@ from __future__ import annotations
 import xarray as xr
 
 from . import checks
+from .thinning import thinned
 from .verdict import Check
 
 
 def check(fit: xr.DataTree) -> list[Check]:
     """Run every check that `ppbdl.diagnostics.checks` exports on one fit, in its order.
+
+    Of more than 5,000 rows, 5,000 random ones are looked at: see `thinned`.
 
     Parameters
     ----------
@@ -29,4 +32,5 @@ def check(fit: xr.DataTree) -> list[Check]:
     >>> [outcome.name for outcome in found if outcome.verdict == "fail"]
     ['divergences']
     """
+    fit = thinned(fit)
     return [getattr(checks, name)(fit) for name in checks.__all__]

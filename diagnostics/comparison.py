@@ -12,6 +12,7 @@ from .checking import check
 from .cross_validation import CrossValidation, loo
 from .reading import attribute, fits_of, reference_name, task_of
 from .scoring import scores
+from .thinning import thinned
 from .verdict import Check, worst
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Assessment:
     name
         The fit's name within its comparison.
     fit
-        Its DataTree.
+        Its DataTree, `thinned`: of many rows some.
     checks
         Every check's outcome, in the report's order.
     scores
@@ -67,14 +68,15 @@ def assess(tree: xr.DataTree) -> list[Assessment]:
         If the tree is empty, names a reference that it lacks, or holds fits of different rows.
     """
     fits, reference = fits_of(tree), reference_name(tree)
+    few = {name: thinned(fit) for name, fit in fits.items()}
     return [
         Assessment(
             name=name,
-            fit=fit,
-            checks=tuple(check(fit)),
+            fit=few[name],
+            checks=tuple(check(few[name])),
             scores=scores(fit),
             loo=loo(fit),
-            distance={} if name == reference else distance(fit, fits[reference]),
+            distance={} if name == reference else distance(few[name], few[reference]),
             is_reference=name == reference and len(fits) > 1,
         )
         for name, fit in fits.items()

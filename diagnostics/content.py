@@ -40,7 +40,7 @@ def content_of(tree: xr.DataTree) -> dict[str, Any]:
         "subtitle": _subtitle(assessments),
         "facts": _facts(first),
         "recommendation": recommendation(assessments),
-        "besides": what_else(assessments),
+        "besides": what_else(assessments) + _looked_at(first),
         "heads": heads,
         "methods": methods,
         "sections": [_section(one, assessments) for one in sections],
@@ -64,14 +64,40 @@ def _facts(fit: xr.DataTree) -> list[tuple[str, str]]:
     facts = {
         "data": attribute(fit, "data_name", ""),
         "target": attribute(fit, "target", ""),
-        "training rows": attribute(fit, "n_train", len(y) if y is not None else ""),
-        "held-out rows": len(y_test) if y_test is not None else "none",
+        "training rows": attribute(fit, "n_train", _rows(fit, "training", y) or ""),
+        "held-out rows": _rows(fit, "held_out", y_test) or "none",
         "features": features,
         "likelihood": attribute(fit, "likelihood", ""),
         "parameters": attribute(fit, "n_parameters", ""),
         "device": attribute(fit, "device", ""),
     }
     return [(name, _plain(value)) for name, value in facts.items() if str(value)]
+
+
+def _rows(fit: xr.DataTree, kind: str, y: np.ndarray | None) -> int:
+    """Return how many rows there were before the fit was thinned."""
+    return int(attribute(fit, f"{kind}_rows", 0 if y is None else len(y)))
+
+
+def _looked_at(fit: xr.DataTree) -> list[str]:
+    """Say of how many rows a check or a figure looked at a sample, and what that may miss."""
+    seen = {"training": training(fit), "held_out": held_out(fit)}
+    some = {
+        kind: (len(y), rows)
+        for kind, y in seen.items()
+        if y is not None and (rows := _rows(fit, kind, y)) > len(y)
+    }
+    if not some:
+        return []
+    error = max(98 * np.sqrt(1 / few - 1 / rows) for few, rows in some.values())
+    sampled = " and ".join(
+        f"{whole(few)} of {whole(rows)} {kind.replace('_', '-')} rows"
+        for kind, (few, rows) in some.items()
+    )
+    return [
+        f"Checks and figures look at {sampled}, drawn at random: a share found in them is within "
+        f"{error:.1f} points of that of all rows (95%). Scores are of every row."
+    ]
 
 
 def _plain(value: Any) -> str:

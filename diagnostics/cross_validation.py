@@ -5,7 +5,7 @@ Draws of an approximation with a known density: the same with the ratio of densi
 (Magnusson et al. 2019, arXiv:1904.10679); without that correction LOO is wrong, and how wrong
 cannot be seen. Draws without a density (dropout, ensembles, MAP): it does not apply.
 
-Of more than 10,000 rows a random 2,000 are left out, and how far their densities fall is carried
+Of more than 5,000 rows a random 2,000 are left out, and how far their densities fall is carried
 over to the rest (the same paper, section 2.2); the error of that is stated apart.
 """
 
@@ -13,17 +13,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .reading import draws, evenly, fits_of, kind_of, observed_name
+from .metrics import log_score
+from .reading import (
+    TRAINING_GROUPS,
+    draws,
+    evenly,
+    fits_of,
+    kind_of,
+    observed_name,
+    row_labels,
+)
+from .thinning import blocks_of, thinned
 
 _TOO_FEW = 25
 _ROWS = 50
-_MANY, _SUBSAMPLE = 10_000, 2_000
+_MANY, _SUBSAMPLE = 5_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class CrossValidation:
     details
         ArviZ's own result, for its plots.
     rows
-        Indices of the training rows that were left out, each once: all, or a subsample.
+        The training rows that were left out, each once: their coordinate's labels, else places.
     subsampling_se
         What estimating from a subsample adds to the standard error, in nats (it is not part of
         `se`); 0 where every row was left out.
@@ -81,19 +91,23 @@ def loo(fit: xr.DataTree) -> CrossValidation:
     'does not apply'
     """
     kind, name = kind_of(fit), observed_name(fit)
-    pointwise = draws(fit, "log_likelihood", name)
     log_p, log_q = (draws(fit, "sample_stats", which) for which in ("log_p", "log_q"))
     if kind == "implicit":
         return _none("The draws have no density (dropout, ensembles, MAP): use held-out data.")
-    if pointwise is None:
+    if "log_likelihood" not in fit.children or name not in fit["log_likelihood"].data_vars:
         return _none("The tree has no log_likelihood group: store it when fitting.")
-    if pointwise.shape[0] * pointwise.shape[1] < _TOO_FEW:
+    array = fit["log_likelihood"][name]
+    if array.sizes.get("chain", 1) * array.sizes.get("draw", 1) < _TOO_FEW:
         return _none(f"Fewer than {_TOO_FEW} draws: take more.")
-    if not np.isfinite(pointwise).all():
-        return _none("The log likelihood is not finite everywhere: the fit failed.")
     if kind == "density" and (log_p is None or log_q is None):
         return _none("The approximation's log_p and log_q are missing from sample_stats.")
-    return _estimate(fit, kind == "density", pointwise.shape[-1])
+    rows = [str(dim) for dim in array.dims if dim not in ("chain", "draw")]
+    if len(rows) == 1 and array.sizes[rows[0]] > _MANY:
+        return _from_subsample(fit, array, rows[0])
+    pointwise = draws(fit, "log_likelihood", name)
+    if pointwise is None or not np.isfinite(pointwise).all():
+        return _none("The log likelihood is not finite everywhere: the fit failed.")
+    return _estimate(fit)
 
 
 def stacking_weights(tree: xr.DataTree) -> dict[str, float]:
@@ -130,43 +144,73 @@ def weights_of(found: Mapping[str, CrossValidation]) -> dict[str, float]:
     return {name: float(table.loc[name, "weight"]) for name in able}
 
 
-def _estimate(fit: xr.DataTree, approximate: bool, rows: int) -> CrossValidation:
+def _estimate(fit: xr.DataTree) -> CrossValidation:
     import arviz as az
 
-    many, route = rows > _MANY, "loo_approximate_posterior" if approximate else "loo"
     settings: dict[str, Any] = {"pointwise": True, "var_name": observed_name(fit)}
-    densities = {}
-    if approximate:
-        densities = {name: fit["sample_stats"][name] for name in ("log_p", "log_q")}
     with warnings.catch_warnings():
         # ArviZ warns of large Pareto k; the check loo_reliability says so in the report.
         warnings.simplefilter("ignore")
-        if many:
-            efficiency = 1.0 if approximate else _relative_efficiency(fit)
-            found: Any = az.loo_subsample(
-                fit, _SUBSAMPLE, seed=0, reff=efficiency, **densities, **settings
-            )
-            route = "loo_subsample"
-        elif approximate:
-            found = az.loo_approximate_posterior(fit, **densities, **settings)
+        if kind_of(fit) == "density":
+            densities = {name: fit["sample_stats"][name] for name in ("log_p", "log_q")}
+            found: Any = az.loo_approximate_posterior(fit, **densities, **settings)
+            route = "loo_approximate_posterior"
         else:
             found = az.loo(fit, reff=_relative_efficiency(fit), **settings)
+            route = "loo"
     if not np.isfinite(found.elpd) or found.pareto_k is None:
         return _none("Pareto smoothing failed: the importance weights are all equal or infinite.")
     pareto_k = np.asarray(found.pareto_k).ravel()
-    # ArviZ marks the rows that it did not leave out by NaN.
-    left_out = np.flatnonzero(np.isfinite(pareto_k)) if many else np.arange(len(pareto_k))
     return CrossValidation(
         elpd=float(found.elpd),
         se=float(found.se),
-        pareto_k=pareto_k[left_out],
+        pareto_k=pareto_k,
         good_k=float(found.good_k),
         route=route,
         reason="",
         details=found,
-        rows=left_out,
-        subsampling_se=float(found.subsampling_se) if many else 0.0,
+        rows=row_labels(fit, TRAINING_GROUPS, len(pareto_k)),
     )
+
+
+def _from_subsample(fit: xr.DataTree, array: xr.DataArray, dim: str) -> CrossValidation:
+    """Leave out some of many rows, and carry the difference over to all (ArviZ's estimator).
+
+    ArviZ's own `loo_subsample` holds all the rows in memory, several times over.
+    """
+
+    densities = [log_score(block.reshape(-1, block.shape[-1])) for block in blocks_of(array, dim)]
+    every = np.concatenate(densities)
+    if not np.isfinite(every).all():
+        return _none("The log likelihood is not finite everywhere: the fit failed.")
+    groups = {"log_likelihood": array.to_dataset(name=observed_name(fit))}
+    if "sample_stats" in fit.children:
+        groups["sample_stats"] = fit["sample_stats"].to_dataset()
+    few = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+    few.attrs = fit.attrs | {"kind": kind_of(fit), "observed": observed_name(fit)}
+    few = thinned(few, _SUBSAMPLE)
+    found = _estimate(few)
+    if found.elpd is None:
+        return found
+    known = log_score(_flat(few))
+    elpd, subsampling_se, se = found.details.elpd_i.azstats.diff_srs_estimator(
+        lpd_approx_sample=found.details.elpd_i.copy(data=known),
+        lpd_approx_all=xr.DataArray(every, dims=dim),
+        n_data_points=len(every),
+    )
+    return replace(
+        found,
+        elpd=float(elpd),
+        se=float(se),
+        subsampling_se=float(subsampling_se),
+        route="loo_subsample",
+    )
+
+
+def _flat(fit: xr.DataTree) -> np.ndarray:
+    pointwise = draws(fit, "log_likelihood", observed_name(fit))
+    assert pointwise is not None
+    return pointwise.reshape(-1, pointwise.shape[-1])
 
 
 def _relative_efficiency(fit: xr.DataTree) -> float:

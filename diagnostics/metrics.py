@@ -22,7 +22,7 @@ def rmse(y: np.ndarray, mean: np.ndarray) -> float:
     >>> rmse(np.array([0.0, 0.0]), np.array([3.0, 4.0]))
     3.5355339059327378
     """
-    _same_rows("mean", len(y), len(mean))
+    same_rows("mean", len(y), len(mean))
     return float(np.sqrt(np.mean((y - mean) ** 2)))
 
 
@@ -75,7 +75,7 @@ def crps(y: np.ndarray, draws: np.ndarray) -> np.ndarray:
     >>> crps(np.array([0.0]), np.array([[1.0], [3.0]])).tolist()
     [1.5]
     """
-    _same_rows("draws", len(y), draws.shape[1])
+    same_rows("draws", len(y), draws.shape[1])
     ordered = np.sort(draws, axis=0)
     n = len(ordered)
     weight = (2 * np.arange(1, n + 1) - 1 - n)[:, None]
@@ -110,7 +110,7 @@ def nll(y: np.ndarray, probs: np.ndarray) -> float:
     >>> round(nll(np.array([0]), np.array([[0.5, 0.5]])), 6)
     0.693147
     """
-    _same_rows("probs", len(y), len(probs))
+    same_rows("probs", len(y), len(probs))
     # A probability that underflowed to zero costs 708 nats, not infinity.
     picked = probs[np.arange(len(y)), y.astype(int)]
     return float(-np.log(np.maximum(picked, np.finfo(float).tiny)).mean())
@@ -124,7 +124,7 @@ def brier(y: np.ndarray, probs: np.ndarray) -> float:
     >>> round(brier(np.array([0, 1]), np.array([[0.8, 0.2], [0.3, 0.7]])), 6)
     0.13
     """
-    _same_rows("probs", len(y), len(probs))
+    same_rows("probs", len(y), len(probs))
     return float(((probs - np.eye(probs.shape[1])[y.astype(int)]) ** 2).sum(axis=1).mean())
 
 
@@ -159,7 +159,7 @@ def brier_decomposition(y: np.ndarray, probs: np.ndarray, bins: int = 15) -> Bri
     >>> round(parts.reliability - parts.resolution + parts.uncertainty + parts.within, 6)
     0.13
     """
-    _same_rows("probs", len(y), len(probs))
+    same_rows("probs", len(y), len(probs))
     truth = np.eye(probs.shape[1])[y.astype(int)]
     base, edges = truth.mean(axis=0), np.linspace(0.0, 1.0, bins + 1)[1:-1]
     reliability = resolution = 0.0
@@ -183,7 +183,7 @@ def accuracy(y: np.ndarray, probs: np.ndarray) -> float:
     >>> accuracy(np.array([0, 1]), np.array([[0.8, 0.2], [0.7, 0.3]]))
     0.5
     """
-    _same_rows("probs", len(y), len(probs))
+    same_rows("probs", len(y), len(probs))
     return float((probs.argmax(axis=1) == y).mean())
 
 
@@ -198,7 +198,7 @@ def ece(y: np.ndarray, probs: np.ndarray, bins: int = 15) -> float:
     >>> round(ece(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]])), 6)
     0.3
     """
-    _same_rows("probs", len(y), len(probs))
+    same_rows("probs", len(y), len(probs))
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == y
     which = np.digitize(confidence, np.linspace(0.0, 1.0, bins + 1)[1:-1], right=True)
     return float(np.abs(np.bincount(which, correct - confidence, bins)).sum() / len(y))
@@ -212,7 +212,7 @@ def adaptive_ece(y: np.ndarray, probs: np.ndarray, bins: int = 15) -> float:
     >>> round(adaptive_ece(np.array([0, 1]), np.array([[0.8, 0.2], [0.8, 0.2]]), bins=1), 6)
     0.3
     """
-    _same_rows("probs", len(y), len(probs))
+    same_rows("probs", len(y), len(probs))
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == y
     order = np.argsort(confidence, kind="stable")
     gaps = np.array_split((correct - confidence)[order], bins)
@@ -230,7 +230,7 @@ def pit(y: np.ndarray, draws: np.ndarray) -> np.ndarray:
     >>> bool(0.5 <= pit(np.array([2.5]), np.array([[1.0], [2.0], [3.0]]))[0] <= 0.75)
     True
     """
-    _same_rows("draws", len(y), draws.shape[1])
+    same_rows("draws", len(y), draws.shape[1])
     below, ties = (draws < y).sum(axis=0), (draws == y).sum(axis=0)
     uniform = np.random.default_rng(0).uniform(size=len(y))
     return (below + uniform * (ties + 1)) / (len(draws) + 1)
@@ -261,8 +261,8 @@ def interval_score(
     >>> interval_score(np.array([0.0, 3.0]), np.full(2, -1.0), np.full(2, 1.0), 0.9).tolist()
     [2.0, 42.0]
     """
-    _same_rows("lower", len(y), len(lower))
-    _same_rows("upper", len(y), len(upper))
+    same_rows("lower", len(y), len(lower))
+    same_rows("upper", len(y), len(upper))
     missed = np.maximum(lower - y, 0) + np.maximum(y - upper, 0)
     return upper - lower + 2 * missed / round(1 - level, 12)
 
@@ -289,7 +289,7 @@ def sharpness(variance: np.ndarray) -> float:
     return float(np.sqrt(variance).mean())
 
 
-def _same_rows(argument: str, expected: int, got: int) -> None:
+def same_rows(argument: str, expected: int, got: int) -> None:
     if expected != got or not expected:
         raise DiagnosticsError(
             argument,

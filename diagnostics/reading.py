@@ -7,7 +7,7 @@ flattened into rows (classes stay last), so that no check depends on a tree's di
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,20 @@ from .errors import DiagnosticsError
 Kind = Literal["mcmc", "density", "implicit"]
 Task = Literal["regression", "classification", "count", "density"]
 
+TRAINING_GROUPS = (
+    "log_likelihood",
+    "posterior_predictive",
+    "prior_predictive",
+    "observed_data",
+    "constant_data",
+)
+HELD_OUT_GROUPS = (
+    "predictions",
+    "predictions_log_likelihood",
+    "predictions_observed_data",
+    "predictions_constant_data",
+    "uncertainty",
+)
 _OBSERVING_GROUPS = (
     "observed_data",
     "log_likelihood",
@@ -184,6 +198,29 @@ def held_out(fit: xr.DataTree) -> np.ndarray | None:
 def training(fit: xr.DataTree) -> np.ndarray | None:
     """Return the training observations ``(row,)``, or None."""
     return values(fit, "observed_data", observed_name(fit))
+
+
+def row_dims(fit: xr.DataTree, groups: Iterable[str]) -> set[str]:
+    """Return the names of the dimensions that the observed site's rows have in these groups."""
+    name = observed_name(fit)
+    return {
+        str(dim)
+        for group in groups
+        if _has(fit, group, name)
+        for dim in fit[group][name].dims
+        if dim not in ("chain", "draw")
+    }
+
+
+def row_labels(fit: xr.DataTree, groups: Iterable[str], rows: int) -> np.ndarray:
+    """Return the names of that many rows: their coordinate's, else their places."""
+    for dim in row_dims(fit, groups):
+        for group in groups:
+            if group in fit.children and dim in fit[group].coords:
+                labels = np.asarray(fit[group].coords[dim].values)
+                if len(labels) == rows:
+                    return labels
+    return np.arange(rows)
 
 
 def evenly(count: int, at_most: int) -> np.ndarray:

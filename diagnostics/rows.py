@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .decomposition import decompose
-from .reading import held_out, observed_name, task_of
+from .reading import HELD_OUT_GROUPS, held_out, observed_name, row_labels, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,10 +29,10 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by held-out row, the most uncertain first: ``epistemic`` and ``aleatoric``
-        (squared units of y, or nats for classes), ``epistemic_share`` of the two's sum,
-        ``prediction`` (the mean, or the most probable class); then, where the tree has them,
-        ``observed`` and the inputs by name (of rows with more than 50, none).
+        Indexed by held-out row (its coordinate, else its place), the most uncertain first:
+        ``epistemic`` and ``aleatoric`` (squared units of y, or nats for classes),
+        ``epistemic_share`` of the two's sum, ``prediction`` (the mean, or the most probable
+        class); then, where the tree has them, ``observed`` and the inputs by name (of rows with more than 50, none).
 
     Raises
     ------
@@ -62,6 +62,7 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
     else:
         predicted = class_labels(fit, split["probs"].values.argmax(axis=-1).ravel())
     table = pd.DataFrame({**parts, "prediction": predicted}).join(held_out_rows(fit))
+    table.index = row_labels(fit, HELD_OUT_GROUPS, len(table))
     ordered = table.sort_values("epistemic", ascending=False, kind="stable")
     return ordered.rename_axis("row").head(most)
 

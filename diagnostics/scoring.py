@@ -10,6 +10,7 @@ from .decomposition import decompose
 from .errors import DiagnosticsError
 from .predictive import predictive_draws, predictive_moments, predictive_probs
 from .reading import draws, held_out, observed_name, task_of
+from .thinning import held_out_blocks
 
 
 def scores(fit: xr.DataTree) -> dict[str, float]:
@@ -36,62 +37,83 @@ def scores(fit: xr.DataTree) -> dict[str, float]:
     >>> scores(xr.DataTree.from_dict({"/predictions_log_likelihood": log_p}))["elpd"]
     0.0
     """
+    parts = [_of_rows(block) for block in held_out_blocks(fit)]
+    names = set.intersection(*(set(part) for part in parts))
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
     found: dict[str, float] = {}
-    pointwise = draws(fit, "predictions_log_likelihood", observed_name(fit))
-    if pointwise is not None:
-        density = m.log_score(pointwise.reshape(-1, pointwise.shape[-1]))
+    if "log_score" in rows:
+        density = rows["log_score"]
         found |= {
             "elpd": float(density.sum()),
             "elpd_se": float(np.sqrt(len(density)) * density.std()),
             "log_score": float(density.mean()),
         }
-    y = held_out(fit)
-    if y is not None:
-        classes = task_of(fit) == "classification"
-        found |= _class_scores(fit, y) if classes else _number_scores(fit, y)
-    return found | _shares(fit)
-
-
-def _number_scores(fit: xr.DataTree, y: np.ndarray) -> dict[str, float]:
-    found: dict[str, float] = {}
-    moments, sampled = predictive_moments(fit), predictive_draws(fit)
-    if moments is not None:
-        mean, variance = moments
-        found["rmse"] = m.rmse(y, mean)
-        found["sharpness"] = m.sharpness(variance)
-        if (variance > 0).all():
-            found["log_score_gaussian"] = float(m.gaussian_log_score(y, mean, variance).mean())
-    if sampled is not None:
-        lower, upper = m.interval(sampled)
+    if "probs" in rows and "y" in rows:
+        y, probs = rows["y"], rows["probs"]
         found |= {
-            "crps": float(m.crps(y, sampled).mean()),
-            "coverage_50": m.coverage(y, sampled, 0.5),
-            "coverage_90": m.coverage(y, sampled, 0.9),
-            "width_90": float((upper - lower).mean()),
+            "nll": m.nll(y, probs),
+            "brier": m.brier(y, probs),
+            "accuracy": m.accuracy(y, probs),
+            "ece": m.ece(y, probs),
+            "ece_adaptive": m.adaptive_ece(y, probs),
         }
+    for score, name, after in _MEANS:
+        if name in rows:
+            found[score] = float(after(rows[name].mean()))
+    aleatoric, epistemic = (rows.get(part, np.zeros(1)).mean() for part in _PARTS)
+    if aleatoric + epistemic > 0:
+        found["epistemic_share"] = float(epistemic / (aleatoric + epistemic))
+        found["aleatoric_share"] = float(aleatoric / (aleatoric + epistemic))
     return found
 
 
-def _class_scores(fit: xr.DataTree, y: np.ndarray) -> dict[str, float]:
-    probs = predictive_probs(fit)
-    if probs is None:
-        return {}
-    return {
-        "nll": m.nll(y, probs),
-        "brier": m.brier(y, probs),
-        "accuracy": m.accuracy(y, probs),
-        "ece": m.ece(y, probs),
-        "ece_adaptive": m.adaptive_ece(y, probs),
-    }
+_PARTS = ("aleatoric", "epistemic")
+_MEANS = (
+    ("rmse", "squared_error", np.sqrt),
+    ("sharpness", "sd", float),
+    ("log_score_gaussian", "gaussian", float),
+    ("crps", "crps", float),
+    ("coverage_50", "inside_50", float),
+    ("coverage_90", "inside_90", float),
+    ("width_90", "width", float),
+)
 
 
-def _shares(fit: xr.DataTree) -> dict[str, float]:
+def _of_rows(fit: xr.DataTree) -> dict[str, np.ndarray]:
+    """Return what each held-out row adds to the scores, ``(row,)`` or ``(row, class)``."""
+    rows: dict[str, np.ndarray] = {}
+    pointwise = draws(fit, "predictions_log_likelihood", observed_name(fit))
+    if pointwise is not None:
+        rows["log_score"] = m.log_score(pointwise.reshape(-1, pointwise.shape[-1]))
+    y = held_out(fit)
+    if y is not None and task_of(fit) == "classification":
+        probs = predictive_probs(fit)
+        rows |= {} if probs is None else {"y": y, "probs": probs}
+    elif y is not None:
+        rows |= _of_numbers(fit, y)
     try:
         split = decompose(fit)
     except DiagnosticsError:
-        return {}
-    aleatoric, epistemic = (float(split[part].mean()) for part in ("aleatoric", "epistemic"))
-    total = aleatoric + epistemic
-    if not total > 0:
-        return {}
-    return {"epistemic_share": epistemic / total, "aleatoric_share": aleatoric / total}
+        return rows
+    return rows | {part: split[part].values.ravel() for part in _PARTS}
+
+
+def _of_numbers(fit: xr.DataTree, y: np.ndarray) -> dict[str, np.ndarray]:
+    rows: dict[str, np.ndarray] = {}
+    moments, sampled = predictive_moments(fit), predictive_draws(fit)
+    if moments is not None:
+        mean, variance = moments
+        m.same_rows("mean", len(y), len(mean))
+        rows |= {"squared_error": (y - mean) ** 2, "sd": np.sqrt(variance)}
+        if (variance > 0).all():
+            rows["gaussian"] = m.gaussian_log_score(y, mean, variance)
+    if sampled is not None:
+        lower, upper = m.interval(sampled)
+        off_centre = np.abs(m.pit(y, sampled) - 0.5)
+        rows |= {
+            "crps": m.crps(y, sampled),
+            "inside_50": off_centre <= 0.25,
+            "inside_90": off_centre <= 0.45,
+            "width": upper - lower,
+        }
+    return rows

@@ -174,7 +174,7 @@ def _report(args: argparse.Namespace) -> int:
     from .diagnostics import DiagnosticsError, report
 
     try:
-        tree = xr.open_datatree(file, engine="h5netcdf").load()
+        tree = xr.open_datatree(file, engine="h5netcdf")  # lazily: it may be larger than memory
     except (OSError, ValueError) as error:
         raise InputError(
             "file",

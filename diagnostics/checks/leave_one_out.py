@@ -36,7 +36,7 @@ def loo_reliability(fit: xr.DataTree) -> Check:
         return Check(name, share, threshold, "pass", sentence, REFERENCE)
     sentence = (
         f"{int(bad.sum())} of {bad.size} rows have a Pareto k above {found.good_k:.2f} (highest "
-        f"{highest:.2f}, row {int(found.rows[np.argmax(found.pareto_k)])}): LOO is uncertain "
+        f"{highest:.2f}, row {found.rows[np.argmax(found.pareto_k)]}): LOO is uncertain "
         "there. Prefer the held-out score, or refit without those rows."
     )
     return Check(name, share, threshold, "warn", sentence, REFERENCE)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..metrics import pit
 from ..predictive import predictive_draws, predictive_probs
-from ..reading import held_out
+from ..reading import HELD_OUT_GROUPS, held_out, row_labels
 from ..verdict import Check
 
 REFERENCE = "Northcutt et al. 2021, arXiv:1911.00068; binomial tail of the number of rows"
@@ -39,7 +39,8 @@ def surprising_rows(fit: xr.DataTree) -> Check:
     told = f"{len(rare)} of {rows} held-out rows have a chance of at most 1% under the fit"
     if share <= limit:
         return Check(name, share, threshold, "pass", f"{told}: as many as expected.", REFERENCE)
-    worst = ", ".join(map(str, rare[np.argsort(chance[rare], kind="stable")][:5]))
+    first = rare[np.argsort(chance[rare], kind="stable")][:5]
+    worst = ", ".join(map(str, row_labels(fit, HELD_OUT_GROUPS, rows)[first]))
     remedy = (
         "Look for wrong labels there, or use a likelihood that allows for label noise."
         if classes
