@@ -32,7 +32,8 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
         Indexed by held-out row (its coordinate, else its place), the most uncertain first:
         ``epistemic`` and ``aleatoric`` (squared units of y, or nats for classes),
         ``epistemic_share`` of the two's sum, ``prediction`` (the mean, or the most probable
-        class); then, where the tree has them, ``observed`` and the inputs by name (of rows with more than 50, none).
+        class); then, where the tree has them, ``observed`` and the inputs by name (of rows with
+        more than 50, none).
 
     Raises
     ------
