@@ -115,9 +115,8 @@ def _own(assessments: list[Assessment]) -> tuple[tuple[str, str, str], ...]:
 
 
 def _heads(assessments: list[Assessment]) -> list[str]:
-    # Hyphens that don't break: "R-hat" is one word.
-    return ["held-out ELPD", "LOO", *(head for head, _, _ in _own(assessments)), "epistemic",
-            "R\u2011hat", "k\u2011hat", "distance", "seconds"]  # fmt: skip
+    own = (head for head, _, _ in _own(assessments))
+    return ["held-out ELPD", "LOO", *own, "epistemic", "distance", "seconds"]
 
 
 def _method(each: Assessment, assessments: list[Assessment], chosen: bool) -> dict[str, Any]:
@@ -129,8 +128,6 @@ def _method(each: Assessment, assessments: list[Assessment], chosen: bool) -> di
         APPLIES_NOT if each.loo.reason else with_error(each.loo.elpd, each.loo.se),
         *(number(found.get(key), form) for _, key, form in _own(assessments)),
         number(found.get("epistemic_share"), "%"),
-        number(each.check("R-hat of predictions").value, ".3f"),
-        number(each.check("PSIS k-hat").value, ".2f"),
         "reference" if each.is_reference else number(apart),
         number(float(sum(map(float, seconds))), ".1f"),
     ]

@@ -79,7 +79,10 @@ def _failures(assessments: list[Assessment]) -> str:
     failing = [each for each in assessments if each.worst.verdict == "fail"]
     if not failing:
         return ""
-    listed = "; ".join(f"{each.name} fails “{each.worst.name}”" for each in failing)
+    by_check: dict[str, list[str]] = {}
+    for each in failing:
+        by_check.setdefault(each.worst.name, []).append(each.name)
+    listed = "; ".join(f"{_and(names)} (“{check}”)" for check, names in by_check.items())
     text = f"Don’t rely on what fails: {listed}."
     if better := _failing_but_better(assessments):
         verb = "predicts" if len(better) == 1 else "predict"
@@ -135,8 +138,8 @@ def _split_by_score(best: Assessment, assessments: list[Assessment]) -> tuple[li
 def _advice(best: Assessment, chosen: Assessment, assessments: list[Assessment]) -> str:
     if chosen.worst.verdict != "pass":
         return (
-            f"Use {chosen.name} with care: nothing that predicts as well passes every check, and "
-            f"its “{chosen.worst.name}” warns. {chosen.worst.sentence}"
+            f"Use {chosen.name} with care: no fit that predicts as well passes every check. Its "
+            f"“{chosen.worst.name}” warns: {_first(chosen.worst.sentence)}"
         )
     rivals = "nothing that does" if _failing_but_better(assessments) else "nothing"
     text = (
@@ -162,7 +165,8 @@ def _alone(only: Assessment) -> str:
     if only.worst.verdict == "pass":
         return f"Use {only.name}. It passes every check that applies to it."
     if only.worst.verdict == "warn":
-        return f"Use {only.name} with care: “{only.worst.name}” warns. {only.worst.sentence}"
+        reason = _first(only.worst.sentence)
+        return f"Use {only.name} with care. Its “{only.worst.name}” warns: {reason}"
     return f"No check applies to {only.name}: the tree holds too little to judge it."
 
 
@@ -185,6 +189,12 @@ def _seconds(each: Assessment) -> float:
     parts = (attribute(each.fit, f"seconds_{part}", np.nan) for part in ("compiling", "running"))
     total = float(sum(float(part) for part in parts))
     return total if np.isfinite(total) else float("inf")
+
+
+def _first(text: str) -> str:
+    """Return the first of some sentences, to be told within another."""
+    first = text.split(". ")[0].rstrip(".")
+    return f"{first[0].lower()}{first[1:]}."
 
 
 def _and(names: list[str]) -> str:

@@ -6,10 +6,12 @@ From the mean class probabilities p of a row, and from its draws p_t::
     entropy                 H[p] = -sum_c p_c log p_c
     total variance          1 - sum_c p_c^2 = trace(diag(p) - p p')
     mutual information      H[p] - mean_t H[p_t]
+    energy                  -mean_t log sum_c exp(l_tc),  l_t the logits
 
 The first is the baseline of Hendrycks and Gimpel (2017, arXiv:1610.02136), the third the trace of
-the one-hot label's covariance (Kwon et al. 2020, doi:10.1016/j.csda.2019.106816), the last the
-epistemic part of the entropy (Houlsby et al. 2011, arXiv:1112.5745): only it needs draws.
+the one-hot label's covariance (Kwon et al. 2020, doi:10.1016/j.csda.2019.106816), the fourth the
+epistemic part of the entropy (Houlsby et al. 2011, arXiv:1112.5745), which needs draws; the last
+(Liu et al. 2020, arXiv:2010.03759) needs logits, whose sum a softmax takes away.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _SCORES = ("auroc", "aupr", "fpr95", "detected")
 
 
 def novelty_scores(
-    probs: np.ndarray, mutual_information: np.ndarray | None = None
+    probs: np.ndarray,
+    mutual_information: np.ndarray | None = None,
+    energy: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return each row's scores of novelty by name; the larger, the more novel.
 
@@ -37,12 +41,15 @@ def novelty_scores(
         ``probs`` of `decompose`.
     mutual_information
         ``(row,)``, in nats, where there are draws: their ``epistemic``.
+    energy
+        ``(row,)``, in nats, where the likelihood has logits: ``energy`` of a prediction's draws,
+        or ``y_energy`` in the tree, averaged over the draws. It compares rows of one fit only.
 
     Returns
     -------
     dict
-        ``"nll of the top class"`` and ``"entropy"``, in nats, ``"total variance"``, and, where it
-        was given, ``"mutual information"``, each ``(row,)``.
+        ``"nll of the top class"`` and ``"entropy"``, in nats, ``"total variance"``, and, where
+        they were given, ``"mutual information"`` and ``"energy"``, each ``(row,)``.
 
     Raises
     ------
@@ -70,16 +77,19 @@ def novelty_scores(
         "entropy": (1 - rest) * nll - (lower * logs).sum(axis=1),
         "total variance": rest * (2 - rest) - (lower**2).sum(axis=1),
     }
-    if mutual_information is not None:
-        own = _finite("mutual_information", mutual_information)
+    given = {"mutual_information": mutual_information, "energy": energy}
+    for argument, score in given.items():
+        if score is None:
+            continue
+        own = _finite(argument, score)
         if len(own) != len(probs):
             raise DiagnosticsError(
-                "mutual_information",
+                argument,
                 expected=f"one number for each of the {len(probs)} rows of probs",
                 got=str(len(own)),
                 remedy="Take both from the same prediction.",
             )
-        scores["mutual information"] = own
+        scores[argument.replace("_", " ")] = own
     return scores
 
 

@@ -128,11 +128,10 @@ def _leave_one_out(assessments: list[Assessment]) -> Section:
         "when left out that LOO cannot be relied on there: outliers, or a model too flexible."
     )
     able = [each for each in assessments if each.loo.elpd is not None]
-    pictures, failed = _each(able, pareto_k, "{}: too many rows to draw.")
-    reasons = tuple(f"{each.name}: {each.loo.reason}" for each in assessments if each.loo.reason)
+    pictures, missing = _each(able, pareto_k, "{}: too many rows to draw.")
     return Section(
         "leave-one-out", "Which rows does leave-one-out stumble on?", lead, pictures,
-        _present(tables.leave_one_out(assessments)), ("LOO reliability",), (), failed + reasons,
+        _present(tables.leave_one_out(assessments)), ("LOO reliability",), (), missing,
     )  # fmt: skip
 
 

@@ -24,25 +24,32 @@ def summary(content: dict[str, Any]) -> Group:
 def _methods(content: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("method", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", min_width=12)
     for head in content["heads"]:
-        table.add_column(printable(head).replace("\u2011", "-"), justify="right", overflow="fold")
+        table.add_column(head, justify="right", overflow="fold")
     for row in content["methods"]:
         verdict = f"{row['verdict']}: {row['because']}" if row["because"] else row["verdict"]
         name = Text(printable(row["name"]), "bold" if row["chosen"] else "")
-        cells = ["n/a" if cell == "does not apply" else cell for cell in row["cells"]]
+        cells = [_NOT.get(cell, cell.replace(" ± ", "\u00a0±\u00a0")) for cell in row["cells"]]
         shown = (Text(cell, "dim" if cell in (NONE, "n/a") else "") for cell in cells)
         table.add_row(name, Text(verdict, _STYLE[row["verdict"]]), *shown)
     return table
 
 
+_NOT = {"does not apply": "n/a", "reference": "ref."}
+
+
 def _findings(content: dict[str, Any]) -> list[Text]:
-    """Say what each check that warns or fails found, fit by fit."""
+    """Say what each check that warns or fails found at worst, and of which fits."""
     lines: list[Text] = []
-    for fit in content["fits"]:
-        for check in fit["checks"]:
-            if check["verdict"] in ("warn", "fail"):
-                head = f"{printable(fit['name'])}, {check['verdict']}: {check['name']}. "
-                head = Text(head, _STYLE[check["verdict"]])
-                lines.append(head.append(Text(printable(check["sentence"]), "default")))
+    for check in (check for section in content["sections"] for check in section["checks"]):
+        flagged = [one for one in check["outcomes"] if one["verdict"] in ("warn", "fail")]
+        if flagged:
+            gravest, names = check["gravest"], [printable(one["fit"]) for one in flagged]
+            line = Text(f"{gravest['verdict']}: {check['name']}", _STYLE[gravest["verdict"]])
+            if len(content["fits"]) > 1:
+                line.append(f" ({', '.join(names)})", "dim")
+                line.append(f". {printable(gravest['fit'])}", "default")
+            line.append(f": {printable(gravest['sentence'])}", "default")
+            lines.append(line)
     return [Text(), *lines] if lines else []

@@ -196,7 +196,7 @@ def test_a_failed_fit_is_reported(make_fit: Make, side_by_side: Make) -> None:
     broken["optimization"]["loss"][:, 7:] = np.nan
     tree = side_by_side({"NUTS": make_fit(), "AutoNormal": broken})
     text = d.report(tree).html
-    assert "AutoNormal fails “the fit ended”" in text
+    assert "AutoNormal (“the fit ended”)" in text
     assert "The fit failed: NaN at step 7." in text
 
 
