@@ -108,14 +108,13 @@ def line_of(i: int) -> dict[str, Any]:
 
 
 def encode(figure: Figure) -> str:
-    """Return a figure as a data URI: SVG, or PNG where the SVG would exceed 60 kB."""
+    """Return a figure as a data URI: SVG, or PNG where that is over 60 kB and PNG is smaller."""
     svg = _saved(figure, "svg", metadata={"Date": None})
     # A hundredth of a point is enough for any eye, and a third of the bytes less.
     svg = re.sub(rb' (?:d|x|y)="[^"]*"', lambda found: _DIGITS.sub(rb"\1", found[0]), svg)
-    if len(svg) <= _LARGEST_SVG:
-        return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    png = _saved(figure, "png", dpi=140)
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    png = _saved(figure, "png", dpi=140) if len(svg) > _LARGEST_SVG else svg
+    kind, smallest = ("svg+xml", svg) if len(svg) <= len(png) else ("png", png)
+    return f"data:image/{kind};base64,{base64.b64encode(smallest).decode()}"
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
