@@ -197,7 +197,7 @@ def _over_observed(each: Assessment, y: np.ndarray, sampled: np.ndarray) -> str:
     with house_style():
         if task_of(each.fit) == "count":
             whole = tree.map_over_datasets(lambda group: group.astype(int))
-            plot = az.plot_ppc_rootogram(whole, visuals={"title": False}, **_canvas())
+            plot = az.plot_ppc_rootogram(whole, ci_prob=0.95, visuals={"title": False}, **_canvas())
         else:
             shown = min(_SHOWN, flat.shape[1])
             visuals: Any = {"title": False, "predictive_dist": {"alpha": 0.25, "width": 0.7},

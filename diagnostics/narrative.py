@@ -194,7 +194,8 @@ def _seconds(each: Assessment) -> float:
 def _first(text: str) -> str:
     """Return the first of some sentences, to be told within another."""
     first = text.split(". ")[0].rstrip(".")
-    return f"{first[0].lower()}{first[1:]}."
+    # "R-hat" and "E-BFMI" keep their capitals.
+    return f"{first[0].lower() if first[1:2].islower() else first[0]}{first[1:]}."
 
 
 def _and(names: list[str]) -> str:

@@ -108,8 +108,11 @@ def _predictive_checks(assessments: list[Assessment], classes: bool) -> Section:
         pictures, missing = _each(assessments, class_events, lack)
     else:
         lead = (
-            "Data sets drawn from each fit, thin, over the observed one, dark. Where the dark line "
-            "leaves the bundle, the model cannot make data like yours."
+            "How often each count was observed, dots, against how often the fit makes it, diamonds "
+            "with 95% intervals, on a root scale. Dots outside are what the model cannot make."
+            if any(task_of(each.fit) == "count" for each in assessments)
+            else "Data sets drawn from each fit, thin, over the observed one, dark. Where the dark "
+            "line leaves the bundle, the model cannot make data like yours."
         )
         lack = "{}: no draws of y. Store posterior_predictive or predictions."
         pictures, missing = _each(assessments, predictive_check, lack)
@@ -191,7 +194,11 @@ def _uncertainty(assessments: list[Assessment], classes: bool, chosen: Assessmen
 
 
 def _agreement(assessments: list[Assessment], classes: bool) -> Section:
-    lead = "How far each method's predictions lie from the reference's, and on which rows."
+    lead = (
+        "How far each method's predictions lie from the reference's, and on which rows."
+        if len(assessments) > 1
+        else "Five held-out rows: median, 50% and 90% intervals, and a line where each fell."
+    )
     pictures, missing = _drawn("all methods", lambda: overviews.disagreement_map(assessments))
     legend: tuple[tuple[str, str], ...] = ()
     if not classes:
@@ -208,7 +215,7 @@ def _agreement(assessments: list[Assessment], classes: bool) -> Section:
         furthest = max(rivals, key=lambda each: each.distance.get("total_variation", 0.0)
                        + each.distance.get("wasserstein", 0.0))  # fmt: skip
         shown.append(tables.disputed_rows(furthest, reference))
-    title = "Do the methods agree?" if len(assessments) > 1 else "Five rows"
+    title = "Do the methods agree?" if len(assessments) > 1 else "Five predictions, close up"
     return Section("agreement", title, lead, pictures, _present(*shown), (), legend, missing)
 
 

@@ -1,6 +1,8 @@
 """Report a fit of 1,000 draws and 100,000 rows of each kind, lazily stored; print what it took.
 
-python tests/diagnostics/scale.py FOLDER netcdf|zarr [rows]
+python tests/benchmarks/large_report.py FOLDER netcdf|zarr [rows]
+
+The first call writes the tree, the second reports it.
 """
 
 from __future__ import annotations
