@@ -96,7 +96,7 @@ def loo(fit: xr.DataTree) -> CrossValidation:
         return _none("The draws have no density (dropout, ensembles, MAP): use held-out data.")
     if "log_likelihood" not in fit.children or name not in fit["log_likelihood"].data_vars:
         return _none("The tree has no log_likelihood group: store it when fitting.")
-    array = fit["log_likelihood"][name]
+    array = fit["log_likelihood"].dataset[name]
     if array.sizes.get("chain", 1) * array.sizes.get("draw", 1) < _TOO_FEW:
         return _none(f"Fewer than {_TOO_FEW} draws: take more.")
     if kind == "density" and (log_p is None or log_q is None):

@@ -2,7 +2,7 @@
 
 Epistemic uncertainty is ignorance, and falls with more rows, in a regular model as one over their
 number; aleatoric uncertainty is noise, and stays. Where the sum has come down to the noise, more
-rows of the same kind are of no use (Kendall and Gal 2017, arXiv:1703.04977, section 2.3).
+rows of the same kind are of no use (Kendall and Gal 2017, arXiv:1703.04977).
 """
 
 from __future__ import annotations
@@ -112,11 +112,10 @@ def plot_learning_curve(table: pd.DataFrame) -> Figure:
                        capsize=2)  # fmt: skip
         score.set(ylabel="log density a row", title="Held-out rows, ± standard error")
         for axes in (split, score):
-            axes.set(xlabel="training rows", xscale="log", xlim=(rows[0], rows[-1]))
+            axes.set(xlabel="training rows", xscale="log")
             axes.set_xticks(rows, [f"{n:,}" for n in rows])
             axes.minorticks_off()
-        score.margins(x=0.05)
-        score.set_xlim(auto=True)
+        split.set_xlim(rows[0], rows[-1])
     return figure
 
 

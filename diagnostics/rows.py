@@ -32,8 +32,10 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
         Indexed by held-out row (its coordinate, else its place), the most uncertain first:
         ``epistemic`` and ``aleatoric`` (squared units of y, or nats for classes),
         ``epistemic_share`` of the two's sum, ``prediction`` (the mean, or the most probable
-        class); then, where the tree has them, ``observed`` and the inputs by name (of rows with
-        more than 50, none).
+        class); then, where the tree has them, ``isolation``, ``observed`` and the inputs by name
+        (of rows with more than 50, none). Isolation says why a row may be uncertain: its distance
+        to the nearest training row, features standardised, over the median distance of a training
+        row to its nearest other; well above 1 it lies far from the data.
 
     Raises
     ------
@@ -62,10 +64,27 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
         predicted = split["mean"].values.ravel()
     else:
         predicted = class_labels(fit, split["probs"].values.argmax(axis=-1).ravel())
-    table = pd.DataFrame({**parts, "prediction": predicted}).join(held_out_rows(fit))
+    alone = _isolation(fit)
+    parts |= {"prediction": predicted} | ({} if alone is None else {"isolation": alone})
+    table = pd.DataFrame(parts).join(held_out_rows(fit))
     table.index = row_labels(fit, HELD_OUT_GROUPS, len(table))
     ordered = table.sort_values("epistemic", ascending=False, kind="stable")
     return ordered.rename_axis("row").head(most)
+
+
+def _isolation(fit: xr.DataTree) -> np.ndarray | None:
+    from scipy.spatial import KDTree
+
+    pair = [_table(fit, group) for group in ("constant_data", "predictions_constant_data")]
+    if any(x is None for x in pair) or pair[0].shape[1] != pair[1].shape[1] or len(pair[0]) < 3:
+        return None
+    sd = pair[0].std(axis=0)
+    known, asked = (x[:, sd > 0] / sd[sd > 0] for x in pair)
+    if not known.shape[1]:
+        return None
+    tree = KDTree(known)
+    typical = np.median(tree.query(known, k=2)[0][:, 1])
+    return tree.query(asked)[0] / typical if typical > 0 else None
 
 
 def held_out_rows(fit: xr.DataTree) -> pd.DataFrame:
@@ -94,6 +113,18 @@ def class_labels(fit: xr.DataTree, labels: np.ndarray) -> np.ndarray:
     return labels
 
 
+def _table(fit: xr.DataTree, group: str) -> Any:
+    """Return all the numbers of a group's rows, ``(row, number)``, or None with too many."""
+    if group not in fit.children:
+        return None
+    arrays = [array.values for array in fit[group].data_vars.values() if array.ndim]
+    numbers = all(array.dtype.kind in "biuf" for array in arrays)
+    if len({len(array) for array in arrays}) != 1 or not numbers:
+        return None
+    table = np.hstack([array.reshape(len(array), -1) for array in arrays]).astype(float)
+    return table if table.shape[1] <= _MOST_INPUTS and np.isfinite(table).all() else None
+
+
 def _inputs(name: str, array: xr.DataArray, taken: set[str]) -> dict[str, np.ndarray]:
     table = np.asarray(array.values).reshape(len(array), -1) if array.ndim else np.empty((0, 0))
     if not table.size or table.shape[1] > _MOST_INPUTS:
@@ -104,6 +135,7 @@ def _inputs(name: str, array: xr.DataArray, taken: set[str]) -> dict[str, np.nda
     else:
         names = [name] if array.ndim == 1 else [f"{name}[{i}]" for i in range(table.shape[1])]
     # A feature may be called as one of the table's own columns is.
-    own = {"distance", "prediction", "reference", "epistemic", "aleatoric", "epistemic_share"}
+    own = {"distance", "prediction", "reference", "epistemic", "aleatoric", "epistemic_share",
+           "isolation"}  # fmt: skip
     names = [f"{name}.{one}" if one in taken | own | {"observed"} else one for one in names]
     return dict(zip(names, table.T, strict=True))

@@ -136,7 +136,11 @@ def rows_in_doubt(each: Assessment) -> Table | None:
     except DiagnosticsError:
         return None
     unit = "nats" if task_of(each.fit) == "classification" else "squared units of the target"
-    title = f"The rows of which {each.name} knows least (uncertainties in {unit})."
+    title = (
+        f"The rows of which {each.name} knows least (uncertainties in {unit})."
+        + " Isolation: how many times further from the training rows than they from each other."
+        * ("isolation" in found)
+    )
     return _of_frame(title, found.rename(columns={"epistemic_share": "epistemic share"}))
 
 
@@ -220,7 +224,7 @@ _COSTS = {
 
 
 def _of_frame(title: str, frame: pd.DataFrame) -> Table | None:
-    frame = frame.iloc[:, : 5 + _INPUTS]
+    frame = frame.iloc[:, : 6 + _INPUTS]
     rows = [
         (str(row), *(_cell(value) for value in cells))
         for row, cells in zip(frame.index, frame.itertuples(index=False), strict=True)

@@ -30,13 +30,13 @@ def _methods(content: dict[str, Any]) -> Table:
     for row in content["methods"]:
         verdict = f"{row['verdict']}: {row['because']}" if row["because"] else row["verdict"]
         name = Text(printable(row["name"]), "bold" if row["chosen"] else "")
-        cells = [_NOT.get(cell, cell.replace(" ± ", "\u00a0±\u00a0")) for cell in row["cells"]]
+        cells = [_BRIEF.get(cell) or cell.replace(" ± ", "\u00a0±\u00a0") for cell in row["cells"]]
         shown = (Text(cell, "dim" if cell in (NONE, "n/a") else "") for cell in cells)
         table.add_row(name, Text(verdict, _STYLE[row["verdict"]]), *shown)
     return table
 
 
-_NOT = {"does not apply": "n/a", "reference": "ref."}
+_BRIEF = {"does not apply": "n/a", "reference": "ref."}
 
 
 def _findings(content: dict[str, Any]) -> list[Text]:

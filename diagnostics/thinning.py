@@ -112,4 +112,5 @@ def _picked(data: xr.Dataset, dim: str, keep: np.ndarray) -> xr.Dataset:
         part = data.isel({dim: slice(start, start + step)}).load()
         pieces.append(part.isel({dim: mine}))
     found = xr.concat(pieces, dim, data_vars="minimal", coords="minimal", compat="override")
+    assert isinstance(found, xr.Dataset)
     return found if dim in found.coords else found.assign_coords({dim: keep})

@@ -60,6 +60,21 @@ def test_rows_of_many_inputs_are_told_by_number_alone(make_fit: Make) -> None:
     assert list(d.uncertain_rows(fit).columns) == expected
 
 
+def test_isolation_tells_the_row_far_from_the_data(make_fit: Make) -> None:
+    """Training rows a unit step apart; held-out rows among them, and one ten steps beyond."""
+    fit = make_fit()
+    places = np.arange(60.0)
+    places[7] = 119.0 + 10.0
+    for group, dim, x in (
+        ("constant_data", "row", np.arange(120.0)),
+        ("predictions_constant_data", "test_row", places),
+    ):
+        fit[group] = xr.DataTree(xr.Dataset({"x": ((dim, "feature"), np.tile(x[:, None], 4))}))
+    isolation = d.uncertain_rows(fit, most=60)["isolation"]
+    assert isolation.loc[7] == pytest.approx(10.0)
+    assert (isolation.drop(7) == 0).all()
+
+
 def test_two_fits_disagree_most_where_one_was_moved(make_fit: Make) -> None:
     fit, moved = named(make_fit()), named(make_fit())
     moved["predictions"]["y"][:, :, 17] += 3.0
