@@ -34,7 +34,8 @@ def fit(
 
     Returns
     -------
-    A `Posterior` with (chain, draw) in front of every site, whatever the method.
+    Posterior
+        With (chain, draw) in front of every site, whatever the method.
 
     Raises
     ------

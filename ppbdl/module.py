@@ -72,7 +72,8 @@ def haiku_module(
 
     Returns
     -------
-    The network: a callable of ``(*inputs)``, or of ``(key, *inputs)`` with `apply_rng`.
+    callable
+        The network: a callable of ``(*inputs)``, or of ``(key, *inputs)`` with `apply_rng`.
 
     Examples
     --------
