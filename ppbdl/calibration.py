@@ -66,11 +66,11 @@ def sbc(
     Returns
     -------
     xarray.DataTree
-        A tree whose group ``prior_sbc`` has, for each entry of each site, for the data's
-        ``log_likelihood`` and for the ``prediction`` of the first row (its mean, or its last class's
-        probability), the ranks as numbers (rank + u) / (L + 1) in (0, 1) with u uniform:
-        uniform themselves, if the method is calibrated.  ``arviz.plot_ecdf_pit`` draws them with
-        simultaneous bands.
+        Its group ``prior_sbc`` has, for each entry of each site, for the data's ``log_likelihood``
+        and for the ``prediction`` of the first row (its mean, or its last class's probability),
+        the ranks as numbers (rank + u) / (L + 1) in (0, 1) with u uniform: uniform themselves, if
+        the method is calibrated.  ``arviz.plot_ecdf_pit`` draws them with simultaneous bands, and
+        ``ppbdl.diagnostics.checks.simulated_calibration`` judges them.
 
     Raises
     ------
