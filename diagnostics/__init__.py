@@ -19,6 +19,8 @@ from .diversity import Diversity as Diversity
 from .diversity import diversity_of as diversity_of
 from .errors import DiagnosticsError as DiagnosticsError
 from .fidelity import plot_fidelity as plot_fidelity
+from .learning import learning_curve as learning_curve
+from .learning import plot_learning_curve as plot_learning_curve
 from .metrics import BrierParts as BrierParts
 from .metrics import accuracy as accuracy
 from .metrics import adaptive_ece as adaptive_ece
@@ -100,6 +102,7 @@ __all__ = [
     "interval_score",
     "kwon_diagonals",
     "kwon_matrices",
+    "learning_curve",
     "log_score",
     "loo",
     "nll",
@@ -107,6 +110,7 @@ __all__ = [
     "pit",
     "plot_class_draws",
     "plot_fidelity",
+    "plot_learning_curve",
     "plot_rejection",
     "plot_scores",
     "plot_sweep",

@@ -97,7 +97,7 @@ def loss_curve(each: Assessment) -> Picture | None:
         # The fall at the start would hide what matters: whether the end is level.
         late = loss[:, len(steps) // 2 :]
         late = late[np.isfinite(late)] if np.isfinite(late).any() else loss[np.isfinite(loss)]
-        low, high = np.quantile(late, [0.01, 0.95])
+        low, high = np.quantile(late, [0.01, 0.9])
         axes.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 2 * (high - low) + 1e-9)
         axes.axvspan(len(steps) / 2, 3 * len(steps) / 4, color=FAINT, alpha=0.35, linewidth=0)
         axes.axvspan(3 * len(steps) / 4, len(steps), color=FAINT, alpha=0.7, linewidth=0)

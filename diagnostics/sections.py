@@ -94,7 +94,7 @@ def _losses(assessments: list[Assessment]) -> Section:
         "is cut off. The check compares the two shaded quarters: they should be level."
     )
     pictures, missing = _each(optimised, loss_curve, "{}: no finite loss in optimization.")
-    names = ("convergence of the loss", "PSIS k-hat")
+    names = ("convergence of the loss", "convergence of the iterates", "PSIS k-hat")
     return Section("losses", "Did the optimiser finish?", lead, pictures, (), names, (), missing)
 
 
@@ -163,7 +163,7 @@ def _calibration(assessments: list[Assessment], classes: bool) -> Section:
         pictures, missing = pictures + every, missing + failed
     shown = _present(tables.calibration_numbers(assessments), tables.remedies(assessments))
     names = ("coverage of intervals", "uniformity of the PIT", "calibration of classes",
-             "surprising rows")  # fmt: skip
+             "surprising rows", "simulation-based calibration")  # fmt: skip
     return Section("calibration", "Calibration", lead, pictures, shown, names, (), missing)
 
 

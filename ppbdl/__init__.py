@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .calibration import sbc as sbc
     from .comparison import fit_all as fit_all
+    from .comparison import fit_sizes as fit_sizes
     from .data import Data as Data
     from .datatree import to_datatree as to_datatree
     from .errors import DataError as DataError
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 _FILES = {
     "calibration": ("sbc",),
-    "comparison": ("fit_all",),
+    "comparison": ("fit_all", "fit_sizes"),
     "data": ("Data",),
     "datatree": ("to_datatree",),
     "errors": ("DataError", "FitError", "InputError", "ModelError"),

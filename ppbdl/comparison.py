@@ -1,15 +1,16 @@
-"""The same model and data by several methods, in one tree."""
+"""The same model by several methods, or on ever more rows, in one tree."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 
 from .data import Data
 from .datatree import to_datatree
-from .errors import FitError, InputError
+from .errors import FitError, InputError, require_whole
 from .fitting import fit
 from .types import Inference, Key, Model, as_key
 
@@ -46,7 +47,8 @@ def fit_all(
 
     Returns
     -------
-    A tree with one branch a method, each as `to_datatree` makes it.
+    xarray.DataTree
+        A tree with one branch a method, each as `to_datatree` makes it.
 
     Examples
     --------
@@ -70,18 +72,96 @@ def fit_all(
             )
     key, branches = as_key(key), {}
     for i, (name, method) in enumerate(methods.items()):
-        fit_key, tree_key = jax.random.split(jax.random.fold_in(key, i))
-        try:
-            posterior = fit(fit_key, model, data, method, progress=progress)
-        except FitError as error:
-            posterior = error.posterior
-            if posterior is None:
-                branches[name] = xr.DataTree(xr.Dataset(attrs=_failed(name, error)))
-                continue
-        guide = getattr(model, "guide", None)  # of a model whose rows have latents of their own
-        branches[name] = to_datatree(tree_key, model, posterior, data, test=test, guide=guide)
+        branches[name] = _branch(
+            jax.random.fold_in(key, i), name, model, data, method, test, progress
+        )
     return xr.DataTree.from_dict({f"/{name}": tree for name, tree in branches.items()})
 
 
-def _failed(name: str, error: FitError) -> dict[str, Any]:
-    return {"method": name, "failure": str(error), "creation_library": "ppbdl"}
+def fit_sizes(
+    key: Key | int,
+    model: Model,
+    data: Data,
+    method: Inference,
+    sizes: Sequence[int],
+    *,
+    test: Data,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Fit ever more of the rows, to see what more of them would teach.
+
+    The rows are shuffled once, by the key, and each size takes the first so many: a larger set
+    holds the smaller ones.  A standardisation is that of all the rows.
+
+    Parameters
+    ----------
+    key
+        A JAX random key or an integer seed.
+    model, data, method
+        What is fitted, to parts of what, and how.
+    sizes
+        Numbers of rows.
+    test
+        Held-out rows in the user's units, the same for each size.
+    progress
+        Whether to show progress.
+
+    Returns
+    -------
+    xarray.DataTree
+        A tree with one branch a size, such as ``50 rows``, each as `to_datatree` makes it; see
+        `ppbdl.diagnostics.learning_curve`.
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl, ppbdl.models
+    >>> x = np.linspace(-1, 1, 40)[:, None]
+    >>> data = ppbdl.Data(x, 2 * x[:, 0] + 0.1 * np.cos(9 * x[:, 0]))
+    >>> model, svi = ppbdl.models.LinearRegression(noise=0.1), ppbdl.SVI(steps=200)
+    >>> tree = fit_sizes(0, model, data.take(range(30)), svi, (10, 30), test=data, progress=False)
+    >>> list(tree.children)
+    ['10 rows', '30 rows']
+    """
+    import xarray as xr
+
+    require_whole(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+    if not sizes or max(sizes) > data.rows or len(set(sizes)) < len(sizes):
+        raise InputError(
+            "sizes",
+            expected=f"one or more different numbers of rows, up to the data's {data.rows}",
+            got=repr(list(sizes)),
+            remedy="Pass numbers such as (50, 100, 200).",
+        )
+    order_key, key = jax.random.split(as_key(key))
+    order = np.asarray(jax.random.permutation(order_key, data.rows))
+    branches = {}
+    for size in sizes:
+        part, name = data.take(order[:size]), f"{size} rows"
+        branches[name] = _branch(
+            jax.random.fold_in(key, size), name, model, part, method, test, progress
+        )
+    return xr.DataTree.from_dict({f"/{name}": tree for name, tree in branches.items()})
+
+
+def _branch(
+    key: Key,
+    name: str,
+    model: Model,
+    data: Data,
+    method: Inference,
+    test: Data | None,
+    progress: bool,
+) -> xr.DataTree:
+    """Fit once: what came of it, or what is to be said of its failure."""
+    import xarray as xr
+
+    fit_key, tree_key = jax.random.split(key)
+    try:
+        posterior = fit(fit_key, model, data, method, progress=progress)
+    except FitError as error:
+        if error.posterior is None:
+            about = {"method": name, "failure": str(error), "creation_library": "ppbdl"}
+            return xr.DataTree(xr.Dataset(attrs=about))
+        posterior = error.posterior
+    guide = getattr(model, "guide", None)  # of a model whose rows have latents of their own
+    return to_datatree(tree_key, model, posterior, data, test=test, guide=guide)

@@ -19,7 +19,7 @@ from numpyro.handlers import seed, trace
 from .data import Data
 from .posterior import Posterior
 from .prediction import Prediction, look, predict, replicate, scaling_of
-from .scoring import log_likelihood
+from .scoring import log_likelihood, log_prior
 from .structure import inspect_model, shapes_of
 from .types import Key, Model, as_key
 
@@ -60,9 +60,10 @@ def to_datatree(
 
     Returns
     -------
-    A tree with posterior, sample_stats, log_likelihood, posterior_predictive, observed_data and
-    constant_data, and what was asked for; method, settings, seed, versions, seconds and device
-    are its attributes.
+    xarray.DataTree
+        A tree with posterior, sample_stats, log_prior, log_likelihood, posterior_predictive,
+        observed_data and constant_data, and what was asked for; method, settings, seed, versions,
+        seconds and device are its attributes.
 
     Examples
     --------
@@ -90,6 +91,7 @@ def to_datatree(
     groups = {
         "posterior": _dataset(posterior.draws if weights else {}, draw, coords),
         "sample_stats": _dataset(_stats(posterior, scores), draw, coords),
+        "log_prior": _dataset(log_prior(model, posterior, data) if weights else {}, draw, coords),
         "log_likelihood": _dataset(scores, draw + row, coords),
         "posterior_predictive": _dataset(replicated, draw + row, coords),
         "observed_data": _dataset(_named(raw.y, site), row, coords),
@@ -101,6 +103,8 @@ def to_datatree(
         looks = {"kept_loss": posterior.kept_losses["loss"]}
         kept = _dataset(looks, ("chain", "look"), {"look": posterior.kept_losses["step"]})
         groups["optimization"] = groups["optimization"].merge(kept)
+    if posterior.iterates:
+        groups["optimization"] = groups["optimization"].merge(_iterates(posterior.iterates))
     groups |= {name: _dataset(g, ("chain",), {}) for name, g in posterior.findings.items()}
     if prior:
         latents, generated = _from_prior(keys[2], model, data, posterior, prior)
@@ -145,6 +149,18 @@ def _dataset(group: Mapping[str, Any], lead: tuple[str, ...], coords: dict[str, 
     return xr.Dataset(variables, coords=counted | named)
 
 
+def _iterates(iterates: Mapping[str, Any]) -> xr.Dataset:
+    named = {name: each for name, each in iterates.items() if name != "step"}
+    values, scales = (
+        np.stack([each[part] for each in named.values()], axis=-1) for part in ("value", "scale")
+    )
+    lead = ("chain", "kept_step", "parameter")
+    group = _dataset({"iterate": values}, lead, {"kept_step": iterates["step"]})
+    return group.assign_coords(parameter=list(named)).assign(
+        iterate_scale=(("chain", "parameter"), scales)
+    )
+
+
 def _coords(data: Data) -> dict[str, Any]:
     coords: dict[str, Any] = {}
     if data.feature_names:
@@ -160,7 +176,7 @@ def _named(value: Any, name: str) -> dict[str, Any]:
 
 def _stats(posterior: Posterior, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     stats = {name: np.asarray(a) for name, a in posterior.stats.items()}
-    if posterior.provenance.kind == "density":
+    if "log_prior" in stats:
         # log p(y | theta) + log p(theta), up to the constant of y's units.
         likelihood = sum(np.float64(a).sum(-1) for a in scores.values())
         stats["log_p"] = stats.pop("log_prior") + likelihood

@@ -85,6 +85,10 @@ class Posterior:
     kept_losses
         With early stopping: ``step`` (look,) and ``loss`` (chain, look) of the rows kept back,
         nats a row.  The posterior is that of each chain's least one.
+    iterates
+        Of an optimisation, up to 1,000 of its steps, ``step`` (kept step,), and by name up to 50 of
+        the unconstrained parameters there: ``value`` (chain, kept step), and ``scale`` (chain,):
+        the guide's standard deviation about a mean, 1 for such a deviation, NaN where not known.
     findings
         What the model found when it looked the fit over, if it does, by group: such as a VAE's
         ``code``, with (chain,) in front of every array.
@@ -103,6 +107,7 @@ class Posterior:
     provenance: Provenance
     losses: np.ndarray | None = None
     kept_losses: Mapping[str, np.ndarray] = field(default_factory=dict)
+    iterates: Mapping[str, Any] = field(default_factory=dict)
     findings: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     scaling: Scaling | None = None
     x_shape: Any = None

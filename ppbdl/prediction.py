@@ -28,7 +28,7 @@ from .compiling import remembered
 from .data import Data, Scaling
 from .errors import InputError, ModelError, require_whole
 from .posterior import Posterior, placing
-from .streaming import BUDGET, Moments, Stream, entropy, noisy, one_draw, tied, twice
+from .streaming import BUDGET, Moments, Stream, energy, entropy, noisy, one_draw, tied, twice
 from .types import Array, Key, Model, as_key
 
 
@@ -50,7 +50,9 @@ class Prediction:
         (row, class); otherwise None.
     draws
         Empty unless asked for: ``y``, one draw of y from each posterior draw, (chain, draw, row,
-        ...), with the draw's own ``mean`` and ``variance`` or ``probs``.
+        ...), with the draw's own ``mean`` and ``variance``; or ``probs``, their ``entropy``
+        and, of a likelihood of logits, their ``energy``, minus the log of their summed
+        exponentials (Liu et al. 2020); of a binary one the logits are (0, logit).
     """
 
     mean: np.ndarray
@@ -192,7 +194,8 @@ def _predictive(model: Model, name: str, kind: str, again: bool) -> Callable[...
             probs = jnp.broadcast_to(base.probs, (*fn.batch_shape, *each))
             if isinstance(base, _BERNOULLI):
                 probs = jnp.stack([1 - probs, probs], axis=-1)
-            return {"y": y, "probs": probs, "entropy": entropy(probs)}
+            found = {"y": y, "probs": probs, "entropy": entropy(probs)}
+            return found | energy(base, fn.batch_shape)
         y = jnp.asarray(y, jnp.result_type(float))
         if kind == "draws":
             return {"y": y, "mean": y}

@@ -1,4 +1,4 @@
-"""Scores: the pointwise log likelihood, on which LOO and held-out ELPD rest."""
+"""Scores: the pointwise log likelihood, on which LOO and held-out ELPD rest, and the log prior."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
+from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import replay, seed, trace
 from numpyro.primitives import Messenger
 
-from .compiling import remembered
+from .compiling import Program, remembered
 from .data import Data
 from .errors import DataError, ModelError, require_whole
 from .posterior import Posterior, placing
@@ -47,8 +48,9 @@ def log_likelihood(
 
     Returns
     -------
-    For each observed site an array (chain, draw, row); the sites' joint under the name ``rows``
-    if there are several and latents of a row tie them together.
+    dict
+        For each observed site an array (chain, draw, row); the sites' joint under the name ``rows``
+        if there are several and latents of a row tie them together.
 
     Raises
     ------
@@ -66,14 +68,11 @@ def log_likelihood(
     (1, 1, 20)
     """
     require_whole(budget=budget)
-    scaling = posterior.scaling
-    x, y = data.x, data.y
-    if y is None:
+    if data.y is None:
         raise DataError(
             "data", expected="rows with y", got="no y", remedy="Pass Data(x, y); or call predict."
         )
-    if data.scaling is None and scaling is not None:
-        x, y = scaling.x(x), scaling.y(y)
+    x, y = _as_fitted(posterior, data)
     structure = inspect_model(model, shapes_of(data))
     require_labels(structure, data)
     sites = look(model, posterior, x, y)
@@ -100,6 +99,79 @@ def log_likelihood(
         name: scaling_of(posterior, posterior.observed[0]).log_density(score)
         for name, score in stream.assemble(kept).items()
     }
+
+
+def log_prior(model: Model, posterior: Posterior, data: Data) -> dict[str, np.ndarray]:
+    """Give each latent's log prior density under each draw, summed over its event and plates.
+
+    It is on the latent's own support, as its prior is declared, and given the draw of whatever
+    that prior rests on.  Left out are latents of a row, such as the effects of eight schools: what
+    is declared of them is a part of the data's model, and the prior that somebody chose is that of
+    their population.  So are discrete latents, which are summed out.  A prior that `Laplace` has
+    tuned is not the declared one: then there are none.
+
+    Parameters
+    ----------
+    data
+        The rows of the fit.
+
+    Returns
+    -------
+    dict
+        For each latent site an array (chain, draw).
+
+    Examples
+    --------
+    >>> import numpy as np, ppbdl, ppbdl.models
+    >>> data = ppbdl.Data(np.linspace(-1, 1, 20)[:, None], np.linspace(-2, 2, 20))
+    >>> model = ppbdl.models.LinearRegression(noise=0.1)
+    >>> posterior = ppbdl.fit(0, model, data, ppbdl.SVI(steps=300), progress=False)
+    >>> {name: density.shape for name, density in log_prior(model, posterior, data).items()}
+    {'intercept': (1, 1000), 'weights': (1, 1000)}
+    """
+    x, y = _as_fitted(posterior, data)
+    structure = inspect_model(model, shapes_of(data))
+    sites = look(model, posterior, x, y)
+    names = tuple(
+        name
+        for name in structure.latents
+        if name in posterior.draws
+        and not any(f.name in structure.row_plates for f in sites[name]["cond_indep_stack"])
+    )
+    if not names or "prior_factor" in posterior.params.get("laplace", {}):
+        return {}
+    learned = (posterior.params, posterior.mutables)
+    found = _prior_program(model, names)(dict(posterior.draws), learned, x, y)
+    return {name: np.asarray(density) for name, density in found.items()}
+
+
+@remembered
+def _prior_program(model: Model, names: tuple[str, ...]) -> Program:
+    """Compile the latents' densities; what of the model they don't rest on, XLA leaves out."""
+
+    def densities(draws: Any, learned: Any, x: Any, y: Any) -> dict[str, Array]:
+        def of_chain(chain: tuple[Any, Any]) -> dict[str, Array]:
+            def of_draw(values: Any) -> dict[str, Array]:
+                program = placing(model, values, chain[1])
+                sites = _run(jax.random.key(0), program, (x, y))
+                return {name: _density(sites[name]) for name in names}
+
+            return jax.lax.map(of_draw, chain[0])
+
+        return jax.lax.map(of_chain, (draws, learned))
+
+    return Program(densities)
+
+
+def _density(site: dict[str, Any]) -> Array:
+    return jnp.sum(scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"]))
+
+
+def _as_fitted(posterior: Posterior, data: Data) -> tuple[Any, Any]:
+    """Give x and y in the units of the fit."""
+    if data.scaling is None and posterior.scaling is not None:
+        return posterior.scaling.x(data.x), posterior.scaling.y(data.y)
+    return data.x, data.y
 
 
 def _require_rows(sites: dict[str, Any], structure: Structure, rows: int) -> None:

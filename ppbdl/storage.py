@@ -22,7 +22,8 @@ from .errors import InputError
 from .posterior import Posterior, Provenance
 
 _ARRAYS, _RECORD, _MANIFEST = "arrays.safetensors", "posterior.json", "manifest.json"
-_TREES = ("draws", "params", "mutables", "stats", "losses", "kept_losses", "findings", "scaling")
+_TREES = ("draws", "params", "mutables", "stats", "losses", "kept_losses", "iterates", "findings")
+_TREES += ("scaling",)
 
 
 def save(posterior: Posterior, path: str | Path) -> Path:
@@ -110,6 +111,7 @@ def load(path: str | Path) -> Posterior:
         **{name: jax.tree.map(jnp.asarray, trees[name]) for name in _TREES[:4]},
         losses=trees["losses"],
         kept_losses=trees["kept_losses"],
+        iterates=trees["iterates"],
         findings=trees["findings"],
         scaling=Scaling(**trees["scaling"]) if record["standardised"] else None,
         shape=tuple(record["shape"]),

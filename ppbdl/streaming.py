@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro import distributions as dist
 
 from .compiling import Program, remembered
 from .posterior import Posterior
@@ -210,6 +211,18 @@ def entropy(probs: Any) -> Any:
     namespace = probs.__array_namespace__()
     logs = namespace.log(namespace.where(probs > 0, probs, 1.0))
     return -namespace.sum(probs * logs, axis=-1)
+
+
+def energy(fn: Any, rows: tuple[int, ...]) -> dict[str, Array]:
+    """Give each row's free energy, where a likelihood keeps logits as the model made them.
+
+    The softmax of a likelihood of probabilities has taken their sum away: it has none.
+    """
+    if isinstance(fn, dist.BernoulliLogits):  # of the logits (0, l)
+        return {"energy": -jnp.broadcast_to(jax.nn.softplus(fn.logits), rows)}
+    if isinstance(fn, dist.CategoricalLogits):
+        return {"energy": -jnp.broadcast_to(jax.nn.logsumexp(fn.logits, axis=-1), rows)}
+    return {}
 
 
 def tied(sites: dict[str, Any], posterior: Posterior, name: str) -> bool:

@@ -8,6 +8,8 @@ import arviz as az
 import haiku as hk
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
 import xarray as xr
@@ -15,6 +17,7 @@ from scipy import stats
 
 import ppbdl
 import ppbdl.models
+from ppbdl.diagnostics import checks
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(25, 2))
@@ -56,6 +59,7 @@ def classes():
 DIMS = {
     ("posterior", "weights"): ("chain", "draw", "weights_dim_0"),
     ("sample_stats", "log_q"): ("chain", "draw"),
+    ("log_prior", "weights"): ("chain", "draw"),
     ("log_likelihood", "y"): ("chain", "draw", "row"),
     ("posterior_predictive", "y"): ("chain", "draw", "row"),
     ("observed_data", "y"): ("row",),
@@ -88,6 +92,7 @@ def test_no_group_is_made_unasked(fitted):
     assert set(plain.children) == {
         "posterior",
         "sample_stats",
+        "log_prior",
         "log_likelihood",
         "posterior_predictive",
         "observed_data",
@@ -247,3 +252,84 @@ def test_held_out_scores_are_per_unit_of_y(tree):
     mean = tree["predictions"]["y_mean"].values
     expected = stats.norm(mean, 0.5 * DATA.scaling.y_sd).logpdf(RAW.y[:6])
     np.testing.assert_allclose(tree["predictions_log_likelihood"]["y"], expected, atol=0.01)
+
+
+NUTS = ppbdl.NUTS(draws=300, warmup=200, chains=4)
+
+
+@pytest.mark.parametrize("method", [SVI, NUTS, ppbdl.Laplace(steps=50, draws=40)])
+def test_the_log_prior_is_that_of_each_latent(method):
+    """From SciPy's densities; their sum is the method's own log prior, where it tells one."""
+    posterior = ppbdl.fit(0, LINEAR, DATA, method, progress=False)
+    tree = ppbdl.to_datatree(0, LINEAR, posterior, DATA)
+    for name, draws in posterior.draws.items():
+        chains, number = posterior.shape
+        expected = stats.norm.logpdf(np.float64(draws)).reshape(chains, number, -1).sum(-1)
+        np.testing.assert_allclose(tree["log_prior"][name], expected, atol=1e-4)
+    if "log_prior" in posterior.stats:
+        total = sum(tree["log_prior"][name].values for name in posterior.draws)
+        np.testing.assert_allclose(total, posterior.stats["log_prior"], atol=1e-4)
+
+
+def schools(x, y=None):
+    """Has a population, a latent on a bounded support, one for each row, and a factor."""
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    numpyro.factor("preference", -0.1 * tau)
+    with numpyro.plate("schools", x.shape[0]):
+        effect = numpyro.sample("effect", dist.Normal(mu, tau))
+        numpyro.sample("y", dist.Normal(effect, 1.0), obs=y)
+
+
+def test_priors_are_those_of_the_population_on_its_own_support():
+    data = ppbdl.Data(X[:8], Y[:8])
+    method = ppbdl.SVI(optimizer=FADING, steps=100, draws=50)
+    posterior = ppbdl.fit(0, schools, data, method, progress=False)
+    tree = ppbdl.to_datatree(0, schools, posterior, data)
+    assert set(tree["log_prior"].data_vars) == {"mu", "tau"}
+    tau = np.float64(posterior.draws["tau"])
+    np.testing.assert_allclose(
+        tree["log_prior"]["tau"], stats.halfcauchy.logpdf(tau, 0, 5), atol=1e-4
+    )
+
+
+def test_a_tuned_prior_is_not_the_declared_one():
+    method = ppbdl.Laplace(steps=50, draws=40, tune_prior=True)
+    posterior = ppbdl.fit(0, LINEAR, DATA, method, progress=False)
+    assert "log_prior" not in ppbdl.to_datatree(0, LINEAR, posterior, DATA).children
+
+
+@pytest.mark.parametrize("method", [SVI, NUTS])
+def test_a_prior_that_the_data_contradict_is_found(method):
+    """Thirty rows about 6, where the prior says 0 +- 1 and the noise is 2: torn between the two.
+
+    A prior of sd 20 holds 1 / 3,000 of the precision.
+    """
+    y = 6 + 2 * RNG.normal(size=30)
+    data = ppbdl.Data(RNG.normal(size=(30, 1)), y)
+    found = {}
+    for scale in (1.0, 20.0):
+        model = ppbdl.models.LinearRegression(noise=2.0, scale=scale)
+        posterior = ppbdl.fit(0, model, data, method, progress=False)
+        found[scale] = checks.prior_sensitivity(ppbdl.to_datatree(0, model, posterior, data))
+    assert (found[1.0].verdict, found[20.0].verdict) == ("warn", "pass")
+    assert "intercept moves with the prior" in found[1.0].sentence
+    assert "conflict" in found[1.0].sentence
+
+
+def test_a_point_has_no_sensitivity():
+    posterior = ppbdl.fit(0, LINEAR, DATA, ppbdl.MAP(FADING, steps=50), progress=False)
+    outcome = checks.prior_sensitivity(ppbdl.to_datatree(0, LINEAR, posterior, DATA))
+    assert (outcome.verdict, outcome.value) == ("does not apply", None)
+
+
+def test_each_seed_of_an_approximation_has_its_khat():
+    """Mean-field is the posterior itself where the features are orthogonal."""
+    x = np.linspace(-1, 1, 25)[:, None]
+    data, model = ppbdl.Data(x, 2 * x[:, 0]), ppbdl.models.LinearRegression(noise=1.0)
+    posterior = ppbdl.fit(0, model, data, ppbdl.Ensemble(SVI, members=3), progress=False)
+    tree = ppbdl.to_datatree(0, model, posterior, data)
+    assert tree["sample_stats"]["log_p"].dims == ("chain", "draw")
+    outcome = checks.importance_khat(tree)
+    assert outcome.verdict == "pass"
+    assert "over 3 seeds" in outcome.sentence

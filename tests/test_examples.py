@@ -1,4 +1,4 @@
-"""The examples, and the code in README.md and docs/guide.md, run as a reader would run them."""
+"""The examples, and the code in README.md and in the guide, run as a reader would run them."""
 
 import importlib.util
 import math
@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+GUIDE = sorted(f"docs/guide/{path.name}" for path in (ROOT / "docs" / "guide").glob("*.md"))
 
 
 def is_fitted(found):
@@ -284,7 +285,16 @@ def test_the_examples_read_the_same_at_the_door():
         assert text.rstrip().rpartition('if __name__ == "__main__":\n')[2].startswith("    "), path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+LONG = {"docs/guide/densities.md"}  # a minute
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in LONG else ())
+        for page in ("README.md", "docs/guide.md", *GUIDE)
+    ],
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     """All python blocks of a page, in order, in one namespace, as one reader would type them."""
     monkeypatch.chdir(tmp_path)
@@ -298,7 +308,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         exec(compile("\n" * line + block[1], str(ROOT / page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_the_links_of_a_page_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):

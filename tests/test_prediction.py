@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from scipy import stats
+from scipy.special import logsumexp
 
 import ppbdl
 import ppbdl.models
@@ -131,6 +132,45 @@ def test_two_draws_of_class_probabilities(likelihood, budget):
     assert predicted.draws["y"].shape == (1, 2, 3)
     assert set(np.unique(predicted.draws["y"])) <= {0, 1}
     np.testing.assert_allclose(predicted.draws["probs"][0, 0], [[0.9, 0.1]] * 3, rtol=1e-6)
+
+
+def binary_logits(x, y=None):
+    w = numpyro.sample("w", dist.Normal())
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=w * x[:, 0]), obs=y)
+
+
+def class_logits(x, y=None):
+    w = numpyro.sample("w", dist.Normal())
+    logits = jnp.stack([w * x[:, 0], 2.0 + x[:, 0], 0 * x[:, 0]], axis=-1)
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("y", dist.Categorical(logits=logits + 7.0), obs=y)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("budget", [TINY, BUDGET])
+def test_the_energy_is_that_of_the_logits_before_they_are_normalised(binary, budget):
+    """-log(1 + e^l), and -7 less the sum of the others': normalised ones would all give 0."""
+    x, w = np.float32([[-3.0], [0.5], [40.0]]), np.float32([[0.5, -2.0]])
+    data = ppbdl.Data(x, np.array([0, 1, 0]))
+    model, posterior = binary_logits if binary else class_logits, posterior_of({"w": w}, data)
+    each = ppbdl.predict(0, model, posterior, data, draws=True, budget=budget).draws
+    logits = w[..., None] * x[:, 0]
+    rest = (2.0 + x[:, 0] + 0 * logits, 0 * logits)
+    terms = [0 * logits, logits] if binary else [logits, *rest]
+    expected = -logsumexp(terms, axis=0) - 7.0 * (not binary)
+    np.testing.assert_allclose(each["energy"], expected, rtol=1e-5)
+    tree = ppbdl.to_datatree(0, model, posterior, data, test=data)
+    assert tree["predictions"]["y_energy"].dims == ("chain", "draw", "test_row")
+    np.testing.assert_allclose(tree["predictions"]["y_energy"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", CLASSES)
+def test_probabilities_have_no_energy(likelihood):
+    model, draws = CLASSES[likelihood]
+    data = ppbdl.Data(np.zeros((3, 1)), np.array([0, 1, 0]))
+    posterior = posterior_of({"p": np.float32(draws)}, data)
+    assert "energy" not in ppbdl.predict(0, model, posterior, data, draws=True).draws
 
 
 @pytest.mark.parametrize("likelihood", CLASSES)

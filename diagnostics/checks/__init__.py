@@ -17,6 +17,7 @@ from .hamiltonian import divergences as divergences
 from .hamiltonian import energy as energy
 from .hamiltonian import tree_depth as tree_depth
 from .importance import importance_khat as importance_khat
+from .iterates import convergence_of_iterates as convergence_of_iterates
 from .leave_one_out import loo_reliability as loo_reliability
 from .optimisation import elbo_convergence as elbo_convergence
 from .prior import prior_predictive as prior_predictive
@@ -24,6 +25,7 @@ from .prior import prior_sensitivity as prior_sensitivity
 from .replication import dispersion_of_counts as dispersion_of_counts
 from .replication import possible_replicates as possible_replicates
 from .replication import predictive_statistic as predictive_statistic
+from .simulation import simulated_calibration as simulated_calibration
 from .superchains import agreement_of_superchains as agreement_of_superchains
 from .surprise import surprising_rows as surprising_rows
 
@@ -41,6 +43,7 @@ __all__ = [
     "spread_of_draws",
     "ensemble_diversity",
     "elbo_convergence",
+    "convergence_of_iterates",
     "importance_khat",
     "soundness_of_flow",
     "use_of_code",
@@ -54,5 +57,6 @@ __all__ = [
     "pit_uniformity",
     "class_calibration",
     "surprising_rows",
+    "simulated_calibration",
     "convergence_of_weights",
 ]

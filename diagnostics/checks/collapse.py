@@ -9,7 +9,7 @@ from ..verdict import Check, Verdict
 if TYPE_CHECKING:
     import xarray as xr
 
-REFERENCE = "Lucas et al. (2019), Don't Blame the ELBO! A Linear VAE Perspective on Collapse"
+REFERENCE = "Lucas et al. 2019, arXiv:1911.02469; Burda et al. 2016, arXiv:1509.00519, section 5.2"
 _ACTIVE, _NATS = 0.01, 0.1
 
 

@@ -1,6 +1,6 @@
 """Do the chains agree, on what the weights do first and on the weights second?
 
-Rank-normalised split R-hat and bulk effective sample size (Vehtari et al. 2021,
+Rank-normalised split R-hat, bulk and tail effective sample sizes (Vehtari et al. 2021,
 doi:10.1214/20-BA1221). A network's weights are not identified: permuting hidden units gives
 another mode with the same predictions, so their R-hat is information, not a verdict.
 """
@@ -20,6 +20,7 @@ REFERENCE = "Vehtari et al. 2021, doi:10.1214/20-BA1221, sections 4 and 5"
 
 # ArviZ takes about 2 ms a scalar.
 _SCALARS = 100
+_PART = {"bulk": "bulk", "tail": "tails"}
 
 
 def agreement_of_chains(fit: xr.DataTree) -> Check:
@@ -50,27 +51,29 @@ def agreement_of_chains(fit: xr.DataTree) -> Check:
 
 
 def effective_draws(fit: xr.DataTree) -> Check:
-    """Bulk effective sample size of the predictions, of the worst row.
+    """Effective sample size of the predictions, in bulk and in the tails, of the worst row.
 
-    A hundred a chain make the estimate itself reliable; under ten a chain nothing is.
+    The lesser of the two decides: bulk is what means rest on, tails are what the ends of 90%
+    intervals rest on, and chains that mix well in the middle may seldom visit them. A hundred a
+    chain make the estimate itself reliable; under ten a chain nothing is.
     """
     name = "ESS of predictions"
     what, array, refusal = _functionals(fit)
     if array is None:
         return Check(name, None, "at least 100 a chain", "does not apply", refusal, REFERENCE)
-    import arviz as az
-
     chains = array.shape[0]
-    rows = _moving(array)
-    sizes = np.array([float(az.ess(array[..., row], method="bulk")) for row in rows])
-    least = float(np.nanmin(sizes, initial=np.inf))
-    least = least if np.isfinite(least) else float(array.shape[0] * array.shape[1])
+    sizes = {where: _least_ess(array, where) for where in ("bulk", "tail")}
+    worst = min(sizes, key=lambda where: sizes[where])
+    least = sizes[worst]
+    least = least if np.isfinite(least) else float(chains * array.shape[1])
     threshold = f"at least {100 * chains} (100 a chain)"
-    of = f"The {chains} chains are worth {least:.0f} independent draws for {what} (worst row)"
+    of = f"The {chains} chains are worth {least:.0f} independent draws in the {_PART[worst]} of "
+    of += f"{what} (worst row)"
     if least >= 100 * chains:
         verdict, sentence = "pass", f"{of}: enough."
     elif least >= 10 * chains:
-        verdict, sentence = "warn", f"{of}: its quantiles are noisy. Draw longer."
+        noisy = "means and quantiles are" if worst == "bulk" else "the ends of intervals are"
+        verdict, sentence = "warn", f"{of}: {noisy} noisy. Draw longer."
     else:
         verdict, sentence = "fail", f"{of}: too few for any estimate. Draw much longer."
     return Check(name, least, threshold, verdict, sentence, REFERENCE)
@@ -95,7 +98,7 @@ def convergence_of_weights(fit: xr.DataTree) -> Check:
     of = f"R-hat of {min(scalars.shape[2], _SCALARS)} of {scalars.shape[2]} scalars"
     if worst <= _rhat_limit(scalars):
         return Check(name, worst, threshold, "pass", f"{of} is {worst:.3f} at worst.", REFERENCE)
-    if function_draws(fit) is not None and _is_network(fit):
+    if function_draws(fit) is not None and is_network(fit):
         sentence = (
             f"{of} is {worst:.2f} at worst. A network's weights are not identifiable (swapped "
             "units predict the same): judge by the predictions, and don't interpret weights."
@@ -135,6 +138,16 @@ def _moving(array: np.ndarray) -> np.ndarray:
     return moving[evenly(len(moving), _SCALARS)] if len(moving) else moving
 
 
+def _least_ess(array: np.ndarray, method: str) -> float:
+    """Return the least effective sample size of the rows that move, infinite where none has one."""
+    import arviz as az
+
+    ends = (0.05, 0.95) if method == "tail" else None
+    sizes = [float(az.ess(array[..., row], method=method, prob=ends)) for row in _moving(array)]
+    # A quantile that all draws share, as of a count, has none.
+    return float(np.nanmin(sizes, initial=np.inf)) if sizes else np.inf
+
+
 def _worst_rhat(array: np.ndarray) -> tuple[float, int]:
     import arviz as az
 
@@ -164,6 +177,8 @@ def _rhat_limit(array: np.ndarray) -> float:
     return max(1.01, float(np.sqrt((length - 1 + ratio) / length)))
 
 
-def _is_network(fit: xr.DataTree) -> bool:
+def is_network(fit: xr.DataTree) -> bool:
+    """Tell whether the parameters are a network's, of which a large one keeps no draws."""
+    names = fit["posterior"].data_vars if "posterior" in fit.children else {}
     # Haiku's modules become dotted sites; hand-written models name theirs plainly.
-    return any("." in str(key) for key in fit["posterior"].data_vars)
+    return not names or any("." in str(key) for key in names)

@@ -8,14 +8,16 @@ import xarray as xr
 from ..reading import draws, kind_of
 from ..verdict import Check
 
-REFERENCE = "Yao et al. 2018, arXiv:1802.02538, section 3; Vehtari et al. 2024, arXiv:1507.02646"
+REFERENCE = "Yao et al. 2018, arXiv:1802.02538; Vehtari et al. 2024, arXiv:1507.02646"
 
 
 def importance_khat(fit: xr.DataTree) -> Check:
     """k-hat of log_p - log_q over the draws; above 0.7 the two differ in their tails.
 
-    k-hat judges the whole joint density, hard on many parameters: an approximation of a network
-    may fail it and still predict well. So it warns, and never fails a fit by itself.
+    Of several chains, each an approximation fitted from its own seed (``ppbdl.Ensemble(SVI())``),
+    each has its own, and the worst decides: one seed alone may have been lucky. k-hat judges the
+    whole joint density, hard on many parameters: an approximation of a network may fail it and
+    still predict well. So it warns, and never fails a fit by itself.
 
     Examples
     --------
@@ -32,26 +34,34 @@ def importance_khat(fit: xr.DataTree) -> Check:
             else "The draws have no density to compare with the posterior's."
         )
         return Check(name, None, "at most 0.7", "does not apply", sentence, REFERENCE)
-    ratios = (log_p - log_q).ravel()
-    if ratios.size < 25 or not np.isfinite(ratios).all():
-        sentence = "It needs at least 25 draws with finite densities."
+    ratios = (log_p - log_q)[..., 0]
+    seeds, number = ratios.shape
+    if number < 25 or not np.isfinite(ratios).all():
+        sentence = "It needs at least 25 draws of each chain with finite densities."
         return Check(name, None, "at most 0.7", "does not apply", sentence, REFERENCE)
     # k-hat above this needs more draws than were taken (Vehtari et al. 2024, section 3.2.4).
-    limit = min(1.0 - 1.0 / np.log10(ratios.size), 0.7)
-    threshold = f"at most {limit:.2f} ({ratios.size} draws)"
-    if np.ptp(ratios) < 1e-6:
+    limit = min(1.0 - 1.0 / np.log10(number), 0.7)
+    threshold = f"at most {limit:.2f} ({number} draws{' of each seed' * (seeds > 1)})"
+    khats = np.array([0.0 if np.ptp(chain) < 1e-6 else _khat(chain) for chain in ratios])
+    worst = float(khats.max())
+    if seeds > 1:
+        low = int((khats <= limit).sum())
+        told = f"k-hat is {khats.min():.2f} to {worst:.2f} over {seeds} seeds"
+        told += f" ({low} of them within the limit)" * (0 < low < seeds)
+    elif np.ptp(ratios) < 1e-6:
         sentence = "The approximation is the posterior: every importance weight is equal."
-        return Check(name, 0.0, threshold, "pass", sentence, REFERENCE)
-    khat, halves = _khat(ratios), (_khat(ratios[::2]), _khat(ratios[1::2]))
-    noise = f"k-hat is {khat:.2f} (halves of the draws: {halves[0]:.2f}, {halves[1]:.2f})"
-    if khat <= limit:
-        sentence = f"{noise}: the approximation is close enough to be corrected by weighting."
-        return Check(name, khat, threshold, "pass", sentence, REFERENCE)
+        return Check(name, worst, threshold, "pass", sentence, REFERENCE)
+    else:
+        halves = (_khat(ratios[0, ::2]), _khat(ratios[0, 1::2]))
+        told = f"k-hat is {worst:.2f} (halves of the draws: {halves[0]:.2f}, {halves[1]:.2f})"
+    if worst <= limit:
+        sentence = f"{told}: the approximation is close enough to be corrected by weighting."
+        return Check(name, worst, threshold, "pass", sentence, REFERENCE)
     sentence = (
-        f"{noise}: the approximation is not the posterior. Don't interpret its parameters; trust "
+        f"{told}: the approximation is not the posterior. Don't interpret its parameters; trust "
         "its predictions as far as held-out data bear them out, or use a richer guide or NUTS."
     )
-    return Check(name, khat, threshold, "warn", sentence, REFERENCE)
+    return Check(name, worst, threshold, "warn", sentence, REFERENCE)
 
 
 def _khat(log_ratios: np.ndarray) -> float:

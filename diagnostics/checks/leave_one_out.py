@@ -8,7 +8,10 @@ import xarray as xr
 from ..cross_validation import loo
 from ..verdict import Check
 
-REFERENCE = "Vehtari, Gelman and Gabry 2017, doi:10.1007/s11222-016-9696-4; Vehtari et al. 2024"
+REFERENCE = (
+    "Vehtari, Gelman and Gabry 2017, doi:10.1007/s11222-016-9696-4; "
+    "Vehtari et al. 2024, arXiv:1507.02646"
+)
 
 
 def loo_reliability(fit: xr.DataTree) -> Check:

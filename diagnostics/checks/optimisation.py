@@ -13,7 +13,9 @@ import xarray as xr
 from ..reading import kept_losses, losses
 from ..verdict import Check
 
-REFERENCE = "Batch means: Flegal and Jones 2010, doi:10.1214/09-AOS735; Dhaka et al. 2020"
+REFERENCE = (
+    "Batch means: Flegal and Jones 2010, doi:10.1214/09-AOS735; Dhaka et al. 2020, arXiv:2009.00666"
+)
 _BLOCKS = 10
 # A difference of expected log density under 4 nats is small (Sivula et al. 2020,
 # arXiv:2008.10296); under 1 it is nobody's concern, however surely it is there.

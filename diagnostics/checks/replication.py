@@ -10,7 +10,10 @@ import xarray as xr
 from ..reading import draws, evenly, held_out, observed_name, task_of, training
 from ..verdict import Check
 
-REFERENCE = "Gelman, Meng and Stern 1996, Statistica Sinica 6; Gelman et al. 2013, section 6.3"
+REFERENCE = (
+    "Gelman, Meng and Stern 1996, Statistica Sinica 6, 733-760; "
+    "Gelman et al. 2013, doi:10.1201/b16018, section 6.3"
+)
 _REPLICATES = 1000
 
 

@@ -202,6 +202,7 @@ class Laplace:
             draws=draws,
             params=params | {"laplace": jax.tree.map(lambda a: jnp.asarray(a)[None], arrays)},
             stats=stats if has_density else {},
+            iterates={},  # Newton's steps came after them
             shape=(1, self.draws),
             provenance=replace(
                 source,

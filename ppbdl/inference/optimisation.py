@@ -30,6 +30,7 @@ from ..structure import Shapes, Structure, inspect_model
 from ..types import Array, Key, Model
 from .batches import Batches, scale_latents, scale_rows
 from .elbo import AnalyticELBO, joint_density, log_density
+from .iterates import empty_ring, written
 from .loop import Loop, Turns
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class State(NamedTuple):
     order: Array  # this epoch's permutation of the rows; empty without minibatches
     keys: Array  # of the steps, the epochs and the draws
     step: Array
+    ring: Array  # what the last steps made of a few parameters, to be read between chunks
 
 
 class Programs(NamedTuple):
@@ -103,6 +105,7 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
                 order=batches.no_order,
                 keys=jnp.stack(keys),
                 step=jnp.zeros((), jnp.int32),
+                ring=empty_ring(params),
             )
         )
 
@@ -134,7 +137,8 @@ def programs_of(model: Model, svi: SVI, members: int | None, shapes: Shapes) -> 
         )
         updates, optimizer = svi.optimizer.update(grads, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        return State(params, mutables, optimizer, order, state.keys, state.step + 1), loss
+        ring = written(state.ring, state.step, params)
+        return State(params, mutables, optimizer, order, state.keys, state.step + 1, ring), loss
 
     def draw(state: State, x: Any, y: Any) -> tuple[Any, Any, Any, Any]:
         """Draw latents from the guide, with log q and log p of the latents at the draws.

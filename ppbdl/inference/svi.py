@@ -32,6 +32,7 @@ from ..structure import shapes_of
 from ..types import Estimator, Key, Model
 from .batches import require_batch
 from .elbo import AnalyticELBO
+from .iterates import Iterates
 from .loop import BUFFER
 from .optimisation import Programs, State, programs_of
 from .stopping import EarlyStopping, Watch, scorer_of
@@ -160,7 +161,7 @@ def optimise(
     compiled = programs.seconds_compiling + (watch.seconds_compiling if watch else 0.0)
     x, y = jax.device_put((rows.x, rows.y))
     state = programs.init(key, x, y)
-    losses, failure, failed = [], "", False
+    losses, iterates, failure, failed = [], Iterates(svi.steps), "", False
     with tqdm(total=svi.steps, desc=method.name, unit="step", disable=not progress) as bar:
         done, chunk = 0, 50
         try:
@@ -175,6 +176,7 @@ def optimise(
                 state = after
                 losses.append(np.asarray(chunk_losses)[:n])
                 done += n
+                iterates.read(state.ring, done, n)
                 bar.update(n)
                 if watch and n == due:
                     watch.look(done, state)
@@ -191,6 +193,10 @@ def optimise(
     elif watch:
         state = watch.best(state, programs.structure.observed[0])
 
+    def one_of(tree: Any) -> Any:
+        lead = 1 if members else 0
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[lead:], a.dtype), tree)
+
     def posterior() -> Posterior:
         draws, stats, params, good = jax.block_until_ready(programs.draw(state, x, y))
         if bad := [name for name, is_good in good.items() if not np.all(is_good)]:
@@ -201,8 +207,9 @@ def optimise(
                 step=done,
                 site=bad[0],
             )
-        # The members' draws are of a mixture, whose density is none of the members'.
-        has_density = programs.has_density and not members
+        # The members' draws are of a mixture, whose density is none of the members'; each one's
+        # own density tells how close that member came.
+        is_density = programs.has_density and not members
         compiling = programs.seconds_compiling - compiled
         compiling += watch.seconds_compiling if watch else 0.0
         steps = np.concatenate(losses)
@@ -210,17 +217,18 @@ def optimise(
             draws=draws,
             params=params,
             mutables=state.mutables if members else jax.tree.map(lambda a: a[None], state.mutables),
-            stats=stats if has_density else {},
+            stats=stats,
             shape=(members or 1, svi.draws),
             observed=programs.structure.observed,
             losses=steps.reshape(len(steps), -1).T,
             kept_losses=watch.record if watch else {},
+            iterates=iterates.record(one_of(state.params), params, programs.structure),
             scaling=data.scaling,
             x_shape=jax.tree.map(lambda a: a.shape[1:], x),
             provenance=Provenance(
                 method=method.name,
                 settings=settings_of(method),
-                kind="density" if has_density else "implicit",
+                kind="density" if is_density else "implicit",
                 seed=seed_of(key),
                 seconds_compiling=compiling,
                 seconds_running=time.perf_counter() - start - compiling,

@@ -183,8 +183,7 @@ def average(
             draws=draws,
             params=learned,
             mutables=mutables,
-            # The members' draws are of a mixture, whose density is none of the members'.
-            stats={} if members else stats,
+            stats=stats,
             shape=(members or 1, swag.draws),
             observed=structure.observed,
             losses=steps.reshape(len(steps), -1).T,
@@ -193,6 +192,7 @@ def average(
             provenance=Provenance(
                 method=method.name,
                 settings=settings_of(method),
+                # The members' draws are of a mixture, whose density is none of the members'.
                 kind="implicit" if members else "density",
                 seed=seed_of(key),
                 seconds_compiling=compiling,

@@ -101,6 +101,27 @@ def test_khat_knows_the_exact_posterior_from_a_narrow_one(make_fit: Make) -> Non
     assert "not the posterior" in narrow.sentence
 
 
+def seeds(make_fit: Make, spreads: list[float]) -> xr.DataTree:
+    """A chain a seed, each of an approximation whose spread is its own."""
+    each = [make_fit(**APPROXIMATE, spread=s, seed=i) for i, s in enumerate(spreads)]
+    together = xr.concat([fit["sample_stats"].to_dataset() for fit in each], dim="chain")
+    fit = xr.DataTree.from_dict({"/sample_stats": together})
+    fit.attrs["kind"] = "implicit"
+    return fit
+
+
+def test_the_worst_seed_decides_khat(make_fit: Make) -> None:
+    good = checks.importance_khat(seeds(make_fit, [1.0, 1.1, 1.2]))
+    assert good.verdict == "pass"
+    assert "over 3 seeds: the approximation is close" in good.sentence
+    one = checks.importance_khat(make_fit(**APPROXIMATE, spread=0.4, seed=1))
+    mixed = checks.importance_khat(seeds(make_fit, [1.0, 0.4, 1.1]))
+    assert (mixed.verdict, mixed.value) == ("warn", pytest.approx(one.value))
+    assert "(2 of them within the limit)" in mixed.sentence
+    few = seeds(make_fit, [1.0, 1.0]).isel(draw=slice(20))
+    assert checks.importance_khat(few).verdict == "does not apply"
+
+
 def test_a_level_loss_passes_a_falling_one_fails(make_fit: Make, make_loss: Loss) -> None:
     fit = make_fit(**APPROXIMATE)
     assert checks.elbo_convergence(fit).verdict == "pass"
@@ -154,3 +175,50 @@ def test_a_tree_of_another_library_is_checked() -> None:
     assert found["LOO reliability"].verdict == "pass"
     assert found["coverage of intervals"].verdict == "does not apply"
     assert found["R-hat of parameters"].verdict == "warn"
+
+
+def predicting(means: np.ndarray) -> xr.DataTree:
+    group = xr.Dataset({"y_mean": (("chain", "draw", "test_row"), means)})
+    fit = xr.DataTree.from_dict({"/predictions": group})
+    fit.attrs["observed"] = "y"
+    return fit
+
+
+def rare_visits(seed: int = 0) -> np.ndarray:
+    """Independent draws in the bulk, whose upper tail comes in runs: 4 chains of 1,000."""
+    rng = np.random.default_rng(seed)
+    z = np.abs(rng.normal(size=(4, 1000)))
+    sign = np.where(rng.normal(size=(4, 1000)) > 0, 1.0, -1.0)
+    quiet = np.where(z > 1.6, 0.5, z) * sign
+    loud = np.repeat(rng.uniform(size=(4, 25)) < 0.16, 40, axis=1)
+    return np.where(loud, np.maximum(z, 1.6) * sign, quiet)
+
+
+def test_the_lesser_of_bulk_and_tail_decides() -> None:
+    array = rare_visits()
+    outcome = checks.effective_draws(predicting(array[..., None]))
+    bulk = float(az.ess(array, method="bulk"))
+    tail = float(az.ess(array, method="tail", prob=(0.05, 0.95)))
+    assert tail < 400 < bulk
+    assert (outcome.verdict, outcome.value) == ("warn", pytest.approx(tail))
+    assert "in the tails of" in outcome.sentence
+    outcome = checks.effective_draws(predicting(slow(0.98)[..., None]))
+    assert outcome.value == pytest.approx(float(az.ess(slow(0.98), method="bulk")))
+    assert "in the bulk of" in outcome.sentence
+
+
+def slow(rho: float) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    array = rng.normal(size=(4, 1000))
+    for t in range(1, 1000):
+        array[:, t] = rho * array[:, t - 1] + np.sqrt(1 - rho**2) * array[:, t]
+    return array
+
+
+def test_exact_draws_are_seldom_found_too_few() -> None:
+    """Of 40 fits of 60 rows, 4 chains of 250 independent draws each: none."""
+    found = []
+    for seed in range(40):
+        array = np.random.default_rng(seed).normal(size=(4, 250, 60))
+        found.append(checks.effective_draws(predicting(array)))
+    assert all(outcome.verdict == "pass" for outcome in found)

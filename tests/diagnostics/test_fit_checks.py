@@ -225,6 +225,15 @@ def test_loo_of_many_rows_is_subsampled_with_its_error(
     assert checks.loo_reliability(fit).verdict == "pass"
 
 
+def test_draws_of_one_value_have_no_prior_sensitivity(make_fit: Make) -> None:
+    fit = make_fit()
+    same = xr.zeros_like(fit["log_likelihood"]["y"].isel(row=0))
+    fit["log_prior"] = xr.DataTree(xr.Dataset({"net.linear_0.w": same}))
+    outcome = checks.prior_sensitivity(fit)
+    assert outcome.verdict == "does not apply"
+    assert "do not move" in outcome.sentence
+
+
 def test_stacking_gives_the_better_fit_the_weight(make_fit: Make, side_by_side: Make) -> None:
     members = make_fit(chains=5, draws=1, kind="implicit")
     tree = side_by_side({"good": make_fit(), "noisy": make_fit(noise=3.0), "members": members})

@@ -38,6 +38,20 @@ def test_scores_are_their_definitions() -> None:
     np.testing.assert_allclose(scores["total variance"], trace, atol=1e-12)
 
 
+def test_energy_sees_what_the_softmax_takes_away() -> None:
+    """Rows of equal probabilities, whose logits are the smaller the further off the row is."""
+    logits = np.array([[9.0, 7.0], [4.0, 2.0], [0.0, -2.0]])
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    energy = -np.log(np.exp(logits).sum(axis=1))
+    scores = d.novelty_scores(probs, energy=energy)
+    assert list(scores) == [*NAMES, "energy"]
+    np.testing.assert_array_equal(scores["energy"], energy)
+    assert (np.diff(scores["energy"]) > 1).all()
+    assert np.ptp(scores["entropy"]) < 1e-12
+    with pytest.raises(d.DiagnosticsError, match="each of the 3 rows"):
+        d.novelty_scores(probs, energy=energy[:2])
+
+
 def test_scores_at_their_ends() -> None:
     scores = d.novelty_scores(np.array([[0.0, 1.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]]))
     most = [np.log(4), np.log(4), 0.75]

@@ -183,6 +183,10 @@ def test_members_are_chains_each_with_moments_of_its_own():
     posterior = several(QUICK, 3)
     assert posterior.shape == (3, 2000)
     assert posterior.provenance.kind == "implicit"
+    assert {name: a.shape for name, a in posterior.stats.items()} == {
+        "log_prior": (3, 2000),
+        "log_q": (3, 2000),
+    }
     assert posterior.losses.shape == (3, 500)
     found = iterates(QUICK, 3)
     for member, draws in enumerate(latents(posterior)):
