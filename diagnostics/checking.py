@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import numpy as np
 import xarray as xr
 
 from . import checks
 from .thinning import thinned
 from .verdict import Check
 
+Statistics = Mapping[str, Callable[[np.ndarray], float]]
 
-def check(fit: xr.DataTree) -> list[Check]:
+
+def check(fit: xr.DataTree, statistics: Statistics | None = None) -> list[Check]:
     """Run every check that `ppbdl.diagnostics.checks` exports on one fit, in its order.
 
     Of more than 5,000 rows, 5,000 random ones are looked at: see `thinned`.
@@ -18,6 +23,9 @@ def check(fit: xr.DataTree) -> list[Check]:
     ----------
     fit
         One fit's DataTree, whoever made it.
+    statistics
+        Functions of a data set ``(row,)`` by name: does the fit make data like the observed in
+        these? See `ppbdl.diagnostics.checks.predictive_statistic`.
 
     Returns
     -------
@@ -26,11 +34,14 @@ def check(fit: xr.DataTree) -> list[Check]:
 
     Examples
     --------
-    >>> import numpy as np
     >>> stats = xr.Dataset({"diverging": (("chain", "draw"), np.ones((4, 100), bool))})
     >>> found = check(xr.DataTree.from_dict({"/sample_stats": stats}))
     >>> [outcome.name for outcome in found if outcome.verdict == "fail"]
     ['divergences']
     """
     fit = thinned(fit)
-    return [getattr(checks, name)(fit) for name in checks.__all__]
+    yours = (statistics or {}).items()
+    return [
+        *(getattr(checks, name)(fit) for name in checks.__all__),
+        *(checks.predictive_statistic(fit, statistic, name) for name, statistic in yours),
+    ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from .agreement import distance
-from .checking import check
+from .checking import Statistics, check
 from .cross_validation import CrossValidation, loo
 from .reading import attribute, fits_of, reference_name, task_of
 from .scoring import scores
@@ -59,8 +59,8 @@ class Assessment:
         return next(outcome for outcome in self.checks if outcome.name == name)
 
 
-def assess(tree: xr.DataTree) -> list[Assessment]:
-    """Assess every fit in a tree, a comparison's or a single one.
+def assess(tree: xr.DataTree, statistics: Statistics | None = None) -> list[Assessment]:
+    """Assess every fit in a tree, a comparison's or a single one; `statistics` as for `check`.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def assess(tree: xr.DataTree) -> list[Assessment]:
         Assessment(
             name=name,
             fit=few[name],
-            checks=tuple(check(few[name])),
+            checks=tuple(check(few[name], statistics)),
             scores=scores(fit),
             loo=loo(fit),
             distance={} if name == reference else distance(few[name], few[reference]),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .checking import Statistics
 from .comparison import Assessment, assess
 from .narrative import recommendation, recommended, what_else
 from .reading import attribute, held_out, kind_of, settings_of, task_of, training
@@ -17,7 +18,7 @@ from .wording import NONE, number, whole, with_error
 APPLIES_NOT = "does not apply"
 
 
-def content_of(tree: xr.DataTree) -> dict[str, Any]:
+def content_of(tree: xr.DataTree, statistics: Statistics | None = None) -> dict[str, Any]:
     """Assess a tree's fits and say everything that the report says of them.
 
     Returns
@@ -28,7 +29,7 @@ def content_of(tree: xr.DataTree) -> dict[str, Any]:
         each check found of each fit), ``absent`` (checks that apply to no fit, and why), and
         ``fits`` (each with its checks, scores, costs and provenance, as numbers).
     """
-    assessments = assess(tree)
+    assessments = assess(tree, statistics)
     first, chosen = assessments[0].fit, recommended(assessments)
     sections = sections_of(assessments, chosen or assessments[0])
     data = str(attribute(first, "data_name", ""))

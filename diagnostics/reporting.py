@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from .checking import Statistics
 from .content import content_of
 from .wording import printable
 
@@ -90,7 +91,12 @@ class Report:
         return f"Report({self.content['title']!r}: {verdicts})"
 
 
-def report(tree: xr.DataTree, path: str | os.PathLike[str] | None = None) -> Report:
+def report(
+    tree: xr.DataTree,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    statistics: Statistics | None = None,
+) -> Report:
     """Say what was fitted, and which fit to believe, where, and why.
 
     Parameters
@@ -101,6 +107,9 @@ def report(tree: xr.DataTree, path: str | os.PathLike[str] | None = None) -> Rep
     path
         Where to write the page, and the JSON beside it. Equal trees give equal bytes; no time of
         day is written. None writes nothing.
+    statistics
+        Functions of a data set ``(row,)`` by name, such as ``{"largest": np.max}``: is the observed
+        value one that the fit's own data sets have?
 
     Raises
     ------
@@ -114,7 +123,7 @@ def report(tree: xr.DataTree, path: str | os.PathLike[str] | None = None) -> Rep
     >>> report(xr.DataTree.from_dict({"/NUTS": fit}))
     Report('NUTS': NUTS pass)
     """
-    found = Report(content_of(tree))
+    found = Report(content_of(tree, statistics))
     if path is not None:
         found.save(path)
     return found

@@ -121,6 +121,8 @@ def _predictive_checks(assessments: list[Assessment], classes: bool) -> Section:
         pictures, missing = pictures + told[0], missing + told[1]
     names = ("possible replicates", "dispersion of counts", "explained variance",
              "prior predictive", "prior sensitivity", "soundness of the flow")  # fmt: skip
+    # Those of the user's own statistics.
+    names += tuple(c.name for c in assessments[0].checks if c.name.startswith("replicates: "))
     title = "Can the fit make data like yours?"
     return Section("predictive-check", title, lead, pictures, (), names, (), missing)
 

@@ -148,6 +148,19 @@ def test_every_check_is_told_once(regressions: xr.DataTree) -> None:
     assert sorted(told) == sorted(check.name for check in d.assess(regressions)[0].checks)
 
 
+def test_your_own_statistics_are_checked(make_fit: Make) -> None:
+    fit = make_fit()
+    y = fit["observed_data"]["y"].values.copy()
+    y[3] += 30.0
+    fit["observed_data"] = xr.DataTree(xr.Dataset({"y": ("row", y)}))
+    statistics = {"largest": np.max, "median": lambda y: float(np.median(y))}
+    content = d.report(fit, statistics=statistics).content
+    section = next(one for one in content["sections"] if one["anchor"] == "predictive-check")
+    verdicts = {check["name"]: check["verdict"] for check in section["checks"]}
+    assert verdicts["replicates: largest"] == "fail"
+    assert verdicts["replicates: median"] == "pass"
+
+
 def test_a_notebook_frames_the_page(make_fit: Make) -> None:
     found = d.report(make_fit(kind="implicit", chains=1, draws=120))
     frame = ElementTree.fromstring(found._repr_html_())
