@@ -182,7 +182,7 @@ def forest(assessments: list[Assessment]) -> Picture | None:
         axes.set_xlabel(_target(assessments[0]))
         source = encode(_figure(plot))
     text = "Predictive intervals of five held-out rows (50% and 90%) for each method."
-    return Picture("", text, source, wide=True)
+    return Picture("Five held-out rows", text, source, wide=True)
 
 
 def _over_observed(each: Assessment, y: np.ndarray, sampled: np.ndarray) -> str:

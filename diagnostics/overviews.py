@@ -129,6 +129,8 @@ def score_against_seconds(assessments: list[Assessment]) -> Picture | None:
             points[each.name] = (seconds, elpd, each.scores["elpd_se"], each.worst.verdict)
     if len(points) < 2:
         return None
+    from matplotlib.ticker import LogLocator, NullLocator
+
     with house_style():
         figure = new_figure(8.4, 3.0)
         axes = figure.subplots()
@@ -145,6 +147,9 @@ def score_against_seconds(assessments: list[Assessment]) -> Picture | None:
         axes.set_ylim(max(scores.min() - 0.6 * spread, reach[0] - 4 * spread), reach[1] + spread)
         axes.set(xscale="log", xlabel="seconds, compiling and running",
                  ylabel="held-out ELPD, nats")  # fmt: skip
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         figure.legend(loc="outside right upper")
         source = encode(figure)
     text = (

@@ -205,7 +205,7 @@ def _agreement(assessments: list[Assessment], classes: bool) -> Section:
     legend: tuple[tuple[str, str], ...] = ()
     if not classes:
         every, failed = _drawn("all methods", lambda: forest(assessments))
-        pictures, missing = pictures + every, missing + failed
+        pictures, missing = every + pictures, failed + missing
         if every and len(assessments) > 1:
             legend = tuple(
                 (COLOURS[i % len(COLOURS)], each.name) for i, each in enumerate(assessments)
