@@ -26,6 +26,7 @@ from .reading import (
     evenly,
     fits_of,
     kind_of,
+    likelihood_name,
     observed_name,
     row_labels,
 )
@@ -90,7 +91,7 @@ def loo(fit: xr.DataTree) -> CrossValidation:
     >>> loo(fit).route
     'does not apply'
     """
-    kind, name = kind_of(fit), observed_name(fit)
+    kind, name = kind_of(fit), likelihood_name(fit, "log_likelihood")
     log_p, log_q = (draws(fit, "sample_stats", which) for which in ("log_p", "log_q"))
     if kind == "implicit":
         return _none("The draws have no density (dropout, ensembles, MAP): use held-out data.")
@@ -114,7 +115,8 @@ def stacking_weights(tree: xr.DataTree) -> dict[str, float]:
     """Return the weights of a mixture of fits that predicts left-out rows best.
 
     Stacking of predictive distributions (Yao et al. 2018, arXiv:1704.02030), by ArviZ, over the
-    fits whose LOO applies. They add to 1; empty where fewer than two fits have a LOO.
+    fits whose LOO applies. They add to 1; empty where fewer than two fits have a LOO, or they are
+    of different rows.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def stacking_weights(tree: xr.DataTree) -> dict[str, float]:
 def weights_of(found: Mapping[str, CrossValidation]) -> dict[str, float]:
     """Return the stacking weights of fits whose LOO was estimated already."""
     able = {name: each.details for name, each in found.items() if each.details is not None}
-    if len(able) < 2:
+    if len(able) < 2 or len({details.elpd_i.size for details in able.values()}) > 1:
         return {}
     import arviz as az
 
@@ -147,7 +149,8 @@ def weights_of(found: Mapping[str, CrossValidation]) -> dict[str, float]:
 def _estimate(fit: xr.DataTree) -> CrossValidation:
     import arviz as az
 
-    settings: dict[str, Any] = {"pointwise": True, "var_name": observed_name(fit)}
+    name = likelihood_name(fit, "log_likelihood")
+    settings: dict[str, Any] = {"pointwise": True, "var_name": name}
     with warnings.catch_warnings():
         # ArviZ warns of large Pareto k; the check loo_reliability says so in the report.
         warnings.simplefilter("ignore")

@@ -219,11 +219,11 @@ def adaptive_ece(y: np.ndarray, probs: np.ndarray, bins: int = 15) -> float:
     return float(sum(abs(gap.sum()) for gap in gaps) / len(y))
 
 
-def pit(y: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def pit(y: np.ndarray, draws: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
     """Probability integral transform of each row, in (0, 1); uniform where calibrated.
 
-    Ties between y and draws (counts) are broken at random, from a fixed seed, so that discrete
-    predictions are uniform too (Czado et al. 2009, doi:10.1111/j.1541-0420.2009.01191.x).
+    Ties (of counts) are broken at random, by `rng` or a fixed seed, so that discrete predictions
+    are uniform too (Czado et al. 2009, doi:10.1111/j.1541-0420.2009.01191.x).
 
     Examples
     --------
@@ -232,7 +232,7 @@ def pit(y: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """
     same_rows("draws", len(y), draws.shape[1])
     below, ties = (draws < y).sum(axis=0), (draws == y).sum(axis=0)
-    uniform = np.random.default_rng(0).uniform(size=len(y))
+    uniform = (rng or np.random.default_rng(0)).uniform(size=len(y))
     return (below + uniform * (ties + 1)) / (len(draws) + 1)
 
 

@@ -32,6 +32,8 @@ HELD_OUT_GROUPS = (
     "predictions_constant_data",
     "uncertainty",
 )
+_GROUPS = {*TRAINING_GROUPS, *HELD_OUT_GROUPS, "posterior", "prior", "sample_stats"}
+_DRAWS = ("chain", "draw")
 _OBSERVING_GROUPS = (
     "observed_data",
     "log_likelihood",
@@ -70,7 +72,11 @@ def fits_of(tree: xr.DataTree) -> dict[str, xr.DataTree]:
             remedy="Check the file or the call that made it.",
         )
     # Groups are leaves; fits have groups of their own, or say why they have none.
-    fits = {n: c for n, c in tree.children.items() if c.children or attribute(c, "failure", "")}
+    fits = {
+        name: child
+        for name, child in tree.children.items()
+        if name not in _GROUPS and (child.children or attribute(child, "failure", ""))
+    }
     if fits:
         return fits
     return {str(attribute(tree, "method", "") or "fit"): tree}
@@ -150,6 +156,7 @@ def task_of(fit: xr.DataTree) -> Task:
 
 def draws(fit: xr.DataTree, group: str, name: str) -> np.ndarray | None:
     """Return a variable as ``(chain, draw, row)`` (rows flattened), or None where it is absent."""
+    name = likelihood_name(fit, group) if group in _LIKELIHOODS else name
     if not _has(fit, group, name):
         return None
     array = fit[group][name]
@@ -157,6 +164,16 @@ def draws(fit: xr.DataTree, group: str, name: str) -> np.ndarray | None:
         return None
     array = array.transpose("chain", "draw", ...)
     return np.asarray(array.values).reshape(*array.shape[:2], -1)
+
+
+_LIKELIHOODS = ("log_likelihood", "predictions_log_likelihood")
+
+
+def likelihood_name(fit: xr.DataTree, group: str) -> str:
+    """Return the observed site's name in a group of log likelihoods: its own, or the only one."""
+    name = observed_name(fit)
+    names = list(fit[group].data_vars) if group in fit.children else []
+    return str(names[0]) if name not in names and len(names) == 1 else name
 
 
 def class_draws(fit: xr.DataTree) -> np.ndarray | None:
@@ -200,16 +217,43 @@ def training(fit: xr.DataTree) -> np.ndarray | None:
     return values(fit, "observed_data", observed_name(fit))
 
 
+def missing(y: np.ndarray) -> str:
+    """Return what to say of observations that are missing (NaN), empty where none is."""
+    count = int(np.isnan(y).sum()) if y.dtype.kind == "f" else 0
+    return f"{count} of {len(y)} observations are missing: leave those rows out." if count else ""
+
+
+def seconds_of(fit: xr.DataTree) -> tuple[float, float]:
+    """Return the seconds of compiling and of running, NaN where the tree does not tell them."""
+    found = []
+    for part in ("compiling", "running"):
+        try:
+            found.append(float(attribute(fit, f"seconds_{part}", np.nan)))
+        except (TypeError, ValueError):  # a stranger's text
+            found.append(np.nan)
+    return found[0], found[1]
+
+
 def row_dims(fit: xr.DataTree, groups: Iterable[str]) -> set[str]:
     """Return the names of the dimensions that the observed site's rows have in these groups."""
     name = observed_name(fit)
-    return {
-        str(dim)
+    own = {
+        str(dim): size
         for group in groups
         if _has(fit, group, name)
-        for dim in fit[group][name].dims
-        if dim not in ("chain", "draw")
+        for dim, size in fit[group][name].sizes.items()
+        if dim not in _DRAWS
     }
+    # ArviZ names the dimensions of each variable apart: as many entries are the same rows.
+    others = {
+        str(dim)
+        for group in groups
+        if group in fit.children
+        for array in fit[group].data_vars.values()
+        for dim in [one for one in array.dims if one not in _DRAWS][:1]
+        if array.sizes[dim] in own.values()
+    }
+    return set(own) | others
 
 
 def row_labels(fit: xr.DataTree, groups: Iterable[str], rows: int) -> np.ndarray:

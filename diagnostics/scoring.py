@@ -37,9 +37,22 @@ def scores(fit: xr.DataTree) -> dict[str, float]:
     >>> scores(xr.DataTree.from_dict({"/predictions_log_likelihood": log_p}))["elpd"]
     0.0
     """
-    parts = [_of_rows(block) for block in held_out_blocks(fit)]
+    return scores_of(scored_rows(fit))
+
+
+def scored_rows(fit: xr.DataTree) -> dict[str, np.ndarray]:
+    """Return what each held-out row adds to the scores, ``(row,)`` or ``(row, class)``.
+
+    Of a large fit block by block: it is never in memory as a whole.
+    """
+    rng = np.random.default_rng(0)
+    parts = [_of_rows(block, rng) for block in held_out_blocks(fit)]
     names = set.intersection(*(set(part) for part in parts))
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {name: np.concatenate([part[name] for part in parts]) for name in sorted(names)}
+
+
+def scores_of(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the scores that `scored_rows` add up to."""
     found: dict[str, float] = {}
     if "log_score" in rows:
         density = rows["log_score"]
@@ -79,8 +92,7 @@ _MEANS = (
 )
 
 
-def _of_rows(fit: xr.DataTree) -> dict[str, np.ndarray]:
-    """Return what each held-out row adds to the scores, ``(row,)`` or ``(row, class)``."""
+def _of_rows(fit: xr.DataTree, rng: np.random.Generator) -> dict[str, np.ndarray]:
     rows: dict[str, np.ndarray] = {}
     pointwise = draws(fit, "predictions_log_likelihood", observed_name(fit))
     if pointwise is not None:
@@ -90,7 +102,7 @@ def _of_rows(fit: xr.DataTree) -> dict[str, np.ndarray]:
         probs = predictive_probs(fit)
         rows |= {} if probs is None else {"y": y, "probs": probs}
     elif y is not None:
-        rows |= _of_numbers(fit, y)
+        rows |= _of_numbers(fit, y, rng)
     try:
         split = decompose(fit)
     except DiagnosticsError:
@@ -98,20 +110,23 @@ def _of_rows(fit: xr.DataTree) -> dict[str, np.ndarray]:
     return rows | {part: split[part].values.ravel() for part in _PARTS}
 
 
-def _of_numbers(fit: xr.DataTree, y: np.ndarray) -> dict[str, np.ndarray]:
+def _of_numbers(fit: xr.DataTree, y: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     rows: dict[str, np.ndarray] = {}
     moments, sampled = predictive_moments(fit), predictive_draws(fit)
+    seen = ~np.isnan(y)
     if moments is not None:
-        mean, variance = moments
-        m.same_rows("mean", len(y), len(mean))
-        rows |= {"squared_error": (y - mean) ** 2, "sd": np.sqrt(variance)}
+        m.same_rows("mean", len(y), len(moments[0]))
+        mean, variance = (moment[seen] for moment in moments)
+        rows |= {"squared_error": (y[seen] - mean) ** 2, "sd": np.sqrt(variance)}
         if (variance > 0).all():
-            rows["gaussian"] = m.gaussian_log_score(y, mean, variance)
+            rows["gaussian"] = m.gaussian_log_score(y[seen], mean, variance)
     if sampled is not None:
+        m.same_rows("draws", len(y), sampled.shape[1])
+        sampled = sampled[:, seen]
         lower, upper = m.interval(sampled)
-        off_centre = np.abs(m.pit(y, sampled) - 0.5)
+        off_centre = np.abs(m.pit(y[seen], sampled, rng) - 0.5)
         rows |= {
-            "crps": m.crps(y, sampled),
+            "crps": m.crps(y[seen], sampled),
             "inside_50": off_centre <= 0.25,
             "inside_90": off_centre <= 0.45,
             "width": upper - lower,

@@ -34,7 +34,8 @@ def thinned(fit: xr.DataTree, rows: int = ROWS) -> xr.DataTree:
     Returns
     -------
     xarray.DataTree
-        Its attributes ``training_rows`` and ``held_out_rows`` tell how many there were.
+        Its attributes ``training_rows`` and ``held_out_rows`` tell how many there were, and
+        ``not_finite`` how many of all rows' predictions and log densities are NaN or infinite.
 
     Examples
     --------
@@ -43,21 +44,21 @@ def thinned(fit: xr.DataTree, rows: int = ROWS) -> xr.DataTree:
     >>> few["observed_data"].sizes["row"], few.attrs["training_rows"]
     (1000, 100000)
     """
-    attributes, groups = dict(fit.attrs), {}
+    attributes, groups, lost = dict(fit.attrs), {}, 0
     for kind, names in (("training", TRAINING_GROUPS), ("held_out", HELD_OUT_GROUPS)):
         dims = row_dims(fit, names)
         for name in (name for name in names if name in fit.children):
             data = fit[name].to_dataset()
-            for dim in dims & {dim for dim, size in data.sizes.items() if size > rows}:
+            for dim in sorted(d for d in dims & set(data.sizes) if data.sizes[d] > rows):
                 attributes[f"{kind}_rows"] = size = data.sizes[dim]
                 keep = np.sort(np.random.default_rng(0).choice(size, rows, replace=False))
-                data = _picked(data, dim, keep)
-                groups[name] = data
+                data, bad = _picked(data, dim, keep)
+                groups[name], lost = data, lost + bad
     if not groups:
         return fit
     rest = {name: fit[name].to_dataset() for name in fit.children if name not in groups}
     few = xr.DataTree.from_dict({f"/{name}": data for name, data in (rest | groups).items()})
-    few.attrs = attributes
+    few.attrs = attributes | {"not_finite": lost}
     return few
 
 
@@ -103,14 +104,18 @@ def _block(data: xr.Dataset) -> int:
 _DRAWS = ("chain", "draw")
 
 
-def _picked(data: xr.Dataset, dim: str, keep: np.ndarray) -> xr.Dataset:
-    """Read the rows to keep by contiguous blocks: files are slow at picking."""
-    step = max(1, _NUMBERS // max(1, _block(data)))
-    pieces = []
+def _picked(data: xr.Dataset, dim: str, keep: np.ndarray) -> tuple[xr.Dataset, int]:
+    """Read the rows to keep by contiguous blocks, since files are slow at picking; count NaNs."""
+    along = data[[name for name, array in data.data_vars.items() if dim in array.dims]]
+    step = max(1, _NUMBERS // max(1, _block(along)))
+    pieces, bad = [], 0
     for start in range(0, data.sizes[dim], step):
         mine = keep[(keep >= start) & (keep < start + step)] - start
-        part = data.isel({dim: slice(start, start + step)}).load()
+        part = along.isel({dim: slice(start, start + step)}).load()
         pieces.append(part.isel({dim: mine}))
+        drawn = [array.values for array in part.data_vars.values() if set(_DRAWS) & set(array.dims)]
+        bad += sum(int((~np.isfinite(x)).sum()) for x in drawn if x.dtype.kind == "f")
     found = xr.concat(pieces, dim, data_vars="minimal", coords="minimal", compat="override")
     assert isinstance(found, xr.Dataset)
-    return found if dim in found.coords else found.assign_coords({dim: keep})
+    found = found if dim in found.coords else found.assign_coords({dim: keep})
+    return found.merge(data.drop_dims(dim)), bad
