@@ -62,6 +62,7 @@ def bootstrap_interval(
         method="basic",
         n_resamples=resamples,
         confidence_level=level,
+        batch=100,
         rng=np.random.default_rng(0),
     )
     low, high = found.confidence_interval

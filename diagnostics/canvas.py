@@ -85,7 +85,9 @@ def house_style() -> Iterator[None]:
 
     open_before = set(plt.get_fignums())
     style: Any = _STYLE | {"axes.prop_cycle": cycler(color=COLOURS)}
-    with mpl.rc_context(style), plt.ioff(), warnings.catch_warnings():
+    with mpl.rc_context(), plt.ioff(), warnings.catch_warnings():
+        mpl.rcdefaults()  # the caller's style is none of the report's
+        mpl.rcParams.update(style)
         # What a plot has to warn of (few draws, layout) is a check's sentence in the report.
         warnings.simplefilter("ignore")
         try:

@@ -42,6 +42,15 @@ def check(fit: xr.DataTree, statistics: Statistics | None = None) -> list[Check]
     fit = thinned(fit)
     yours = (statistics or {}).items()
     return [
-        *(getattr(checks, name)(fit) for name in checks.__all__),
+        *(_computed(name, lambda name=name: getattr(checks, name)(fit)) for name in checks.__all__),
         *(checks.predictive_statistic(fit, statistic, name) for name, statistic in yours),
     ]
+
+
+def _computed(name: str, run: Callable[[], Check]) -> Check:
+    try:
+        return run()
+    except Exception as error:
+        # Trees come from anywhere: a check that one of them breaks must not cost the others.
+        sentence = f"It could not be computed ({type(error).__name__}: {error})."
+        return Check(name.replace("_", " "), None, "", "does not apply", sentence)

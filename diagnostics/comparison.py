@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from .agreement import distance
 from .checking import Statistics, check
 from .cross_validation import CrossValidation, loo
-from .reading import attribute, fits_of, reference_name, task_of
-from .scoring import scores
+from .errors import DiagnosticsError
+from .reading import fits_of, reference_name, seconds_of, task_of
+from .scoring import scored_rows, scores_of
 from .thinning import thinned
 from .verdict import Check, worst
 
@@ -33,6 +35,8 @@ class Assessment:
         Every check's outcome, in the report's order.
     scores
         As returned by `scores`.
+    row_scores
+        The log score of each held-out row, all of them, ``(row,)``; None without any.
     loo
         Leave-one-out cross-validation, or why it does not apply.
     distance
@@ -45,6 +49,7 @@ class Assessment:
     fit: xr.DataTree
     checks: tuple[Check, ...]
     scores: dict[str, float]
+    row_scores: np.ndarray | None
     loo: CrossValidation
     distance: dict[str, float]
     is_reference: bool
@@ -55,8 +60,9 @@ class Assessment:
         return worst(self.checks)
 
     def check(self, name: str) -> Check:
-        """Return the outcome of the check of that name."""
-        return next(outcome for outcome in self.checks if outcome.name == name)
+        """Return the outcome of the check of that name, or that it could not be computed."""
+        absent = Check(name, None, "", "does not apply", "It could not be computed: see below.")
+        return next((outcome for outcome in self.checks if outcome.name == name), absent)
 
 
 def assess(tree: xr.DataTree, statistics: Statistics | None = None) -> list[Assessment]:
@@ -69,18 +75,31 @@ def assess(tree: xr.DataTree, statistics: Statistics | None = None) -> list[Asse
     """
     fits, reference = fits_of(tree), reference_name(tree)
     few = {name: thinned(fit) for name, fit in fits.items()}
+    rows = {name: scored_rows(fit) for name, fit in fits.items()}
+    _same_rows({name: len(each["log_score"]) for name, each in rows.items() if "log_score" in each})
     return [
         Assessment(
             name=name,
             fit=few[name],
             checks=tuple(check(few[name], statistics)),
-            scores=scores(fit),
+            scores=scores_of(rows[name]),
+            row_scores=rows[name].get("log_score"),
             loo=loo(fit),
             distance={} if name == reference else distance(few[name], few[reference]),
             is_reference=name == reference and len(fits) > 1,
         )
         for name, fit in fits.items()
     ]
+
+
+def _same_rows(sizes: dict[str, int]) -> None:
+    if len(set(sizes.values())) > 1:
+        raise DiagnosticsError(
+            "tree",
+            expected="fits scored on the same held-out rows",
+            got=f"different numbers of them: {sizes}",
+            remedy="Predict the same rows with every fit, or report the fits one by one.",
+        )
 
 
 def compare(tree: xr.DataTree) -> pd.DataFrame:
@@ -134,8 +153,8 @@ def _row(each: Assessment, classes: bool) -> dict[str, float | str]:
         "rhat": _value(each, "R-hat of predictions"),
         "khat": _value(each, "PSIS k-hat"),
         "distance": each.distance.get("total_variation" if classes else "wasserstein", nan),
-        "seconds_compiling": float(attribute(each.fit, "seconds_compiling", nan)),
-        "seconds_running": float(attribute(each.fit, "seconds_running", nan)),
+        "seconds_compiling": seconds_of(each.fit)[0],
+        "seconds_running": seconds_of(each.fit)[1],
         "verdict": gravest.verdict,
         "because": "" if gravest.verdict in ("pass", "does not apply") else gravest.name,
     }

@@ -9,10 +9,19 @@ import xarray as xr
 
 from .checking import Statistics
 from .comparison import Assessment, assess
-from .narrative import recommendation, recommended, what_else
-from .reading import attribute, held_out, kind_of, settings_of, task_of, training
+from .narrative import contest_of, recommendation, what_else
+from .reading import (
+    attribute,
+    held_out,
+    kind_of,
+    observed_name,
+    seconds_of,
+    settings_of,
+    task_of,
+    training,
+)
 from .sections import Section, sections_of
-from .verdict import Check, worst
+from .verdict import Check, severity, worst
 from .wording import NONE, number, whole, with_error
 
 APPLIES_NOT = "does not apply"
@@ -24,13 +33,15 @@ def content_of(tree: xr.DataTree, statistics: Statistics | None = None) -> dict[
     Returns
     -------
     dict
-        ``title``, ``subtitle``, ``facts``, ``recommendation``, ``besides`` (more sentences),
-        ``heads`` and ``methods`` (the table of scores), ``sections`` (figures, tables, and what
-        each check found of each fit), ``absent`` (checks that apply to no fit, and why), and
-        ``fits`` (each with its checks, scores, costs and provenance, as numbers).
+        ``title``, ``subtitle``, ``facts``, ``recommended`` (a fit's name, or None),
+        ``recommendation``, ``besides`` (more sentences), ``heads`` and ``methods`` (the table of
+        scores), ``sections`` (figures, tables, and what each check found of each fit), ``absent``
+        (checks that apply to no fit, and why), and ``fits`` (each with its checks, scores, costs
+        and provenance, as numbers).
     """
     assessments = assess(tree, statistics)
-    first, chosen = assessments[0].fit, recommended(assessments)
+    first, contest = assessments[0].fit, contest_of(assessments)
+    chosen = contest.chosen
     sections = sections_of(assessments, chosen or assessments[0])
     data = str(attribute(first, "data_name", ""))
     heads, methods = _filled(
@@ -40,8 +51,9 @@ def content_of(tree: xr.DataTree, statistics: Statistics | None = None) -> dict[
         "title": str(tree.attrs.get("title", "")) or data or assessments[0].name,
         "subtitle": _subtitle(assessments),
         "facts": _facts(first),
-        "recommendation": recommendation(assessments),
-        "besides": what_else(assessments) + _looked_at(first),
+        "recommended": None if chosen is None else chosen.name,
+        "recommendation": recommendation(assessments, contest),
+        "besides": what_else(assessments, contest) + _not_judged(first) + _looked_at(first),
         "heads": heads,
         "methods": methods,
         "sections": [_section(one, assessments) for one in sections],
@@ -54,7 +66,7 @@ def _subtitle(assessments: list[Assessment]) -> str:
     first = assessments[0].fit
     what = {"density": "density estimation", "count": "counts"}.get(task_of(first), task_of(first))
     count = len(assessments)
-    return f"{what.capitalize()}, {'one method' if count == 1 else f'{count} methods, one model'}"
+    return f"{what.capitalize()}, {'one fit' if count == 1 else f'{count} fits'}"
 
 
 def _facts(fit: xr.DataTree) -> list[tuple[str, str]]:
@@ -78,6 +90,13 @@ def _facts(fit: xr.DataTree) -> list[tuple[str, str]]:
 def _rows(fit: xr.DataTree, kind: str, y: np.ndarray | None) -> int:
     """Return how many rows there were before the fit was thinned."""
     return int(attribute(fit, f"{kind}_rows", 0 if y is None else len(y)))
+
+
+def _not_judged(fit: xr.DataTree) -> list[str]:
+    name = observed_name(fit)
+    observed = fit["observed_data"].data_vars if "observed_data" in fit.children else ()
+    others = [str(other) for other in observed if other != name]
+    return [f"Judged is {name} alone; observed are also {', '.join(others)}."] if others else []
 
 
 def _looked_at(fit: xr.DataTree) -> list[str]:
@@ -123,14 +142,13 @@ def _heads(assessments: list[Assessment]) -> list[str]:
 def _method(each: Assessment, assessments: list[Assessment], chosen: bool) -> dict[str, Any]:
     found, gravest = each.scores, each.worst
     apart = each.distance.get("total_variation", each.distance.get("wasserstein"))
-    seconds = [attribute(each.fit, f"seconds_{part}", np.nan) for part in ("compiling", "running")]
     cells = [
         with_error(found.get("elpd"), found.get("elpd_se")),
         APPLIES_NOT if each.loo.reason else with_error(each.loo.elpd, each.loo.se),
         *(number(found.get(key), form) for _, key, form in _own(assessments)),
         number(found.get("epistemic_share"), "%"),
         "reference" if each.is_reference else number(apart),
-        number(float(sum(map(float, seconds))), ".1f"),
+        number(sum(seconds_of(each.fit)), ".1f"),
     ]
     return {
         "name": each.name,
@@ -193,7 +211,7 @@ def _absent(assessments: list[Assessment]) -> list[dict[str, str]]:
 def _fit(each: Assessment) -> dict[str, Any]:
     fit, loo = each.fit, each.loo
     costs = ("seconds_compiling", "seconds_running", "gradients", "peak_bytes", "n_parameters")
-    checks = sorted(each.checks, key=lambda check: -_SEVERITY.index(check.verdict))
+    checks = sorted(each.checks, key=severity, reverse=True)
     return {
         "name": each.name,
         "method": str(attribute(fit, "method", each.name)),
@@ -205,14 +223,11 @@ def _fit(each: Assessment) -> dict[str, Any]:
         "loo": {"elpd": loo.elpd, "se": loo.se, "subsampling_se": loo.subsampling_se,
                 "route": loo.route, "reason": loo.reason},
         "distance": each.distance,
-        "cost": {name: float(attribute(fit, name, np.nan)) for name in costs},
+        "cost": {name: attribute(fit, name, None) for name in costs},
         "seed": str(attribute(fit, "seed", NONE)),
         "settings": {key: str(value) for key, value in settings_of(fit).items()},
         "versions": {key: str(value) for key, value in settings_of(fit, "versions").items()},
     }  # fmt: skip
-
-
-_SEVERITY = (APPLIES_NOT, "pass", "warn", "fail")
 
 
 def _outcome(check: Check) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def stacking_weights(tree: xr.DataTree) -> dict[str, float]:
     """Return the weights of a mixture of fits that predicts left-out rows best.
 
     Stacking of predictive distributions (Yao et al. 2018, arXiv:1704.02030), by ArviZ, over the
-    fits whose LOO applies. They add to 1; empty where fewer than two fits have a LOO, or they are
-    of different rows.
+    fits whose LOO applies and can be relied on in most rows. They add to 1; empty where there are
+    fewer than two, or they are of different rows.
 
     Raises
     ------
@@ -134,7 +134,8 @@ def stacking_weights(tree: xr.DataTree) -> dict[str, float]:
 
 def weights_of(found: Mapping[str, CrossValidation]) -> dict[str, float]:
     """Return the stacking weights of fits whose LOO was estimated already."""
-    able = {name: each.details for name, each in found.items() if each.details is not None}
+    able = {name: each.details for name, each in found.items() if each.details is not None
+            and (each.pareto_k <= each.good_k).mean() > 0.5}  # fmt: skip
     if len(able) < 2 or len({details.elpd_i.size for details in able.values()}) > 1:
         return {}
     import arviz as az
@@ -151,16 +152,18 @@ def _estimate(fit: xr.DataTree) -> CrossValidation:
 
     name = likelihood_name(fit, "log_likelihood")
     settings: dict[str, Any] = {"pointwise": True, "var_name": name}
+    approximate = kind_of(fit) == "density"
     with warnings.catch_warnings():
         # ArviZ warns of large Pareto k; the check loo_reliability says so in the report.
         warnings.simplefilter("ignore")
-        if kind_of(fit) == "density":
-            densities = {name: fit["sample_stats"][name] for name in ("log_p", "log_q")}
-            found: Any = az.loo_approximate_posterior(fit, **densities, **settings)
-            route = "loo_approximate_posterior"
-        else:
-            found = az.loo(fit, reff=_relative_efficiency(fit), **settings)
-            route = "loo"
+        try:
+            if approximate:
+                densities = {name: fit["sample_stats"][name] for name in ("log_p", "log_q")}
+                found: Any = az.loo_approximate_posterior(fit, **densities, **settings)
+            else:
+                found = az.loo(fit, reff=_relative_efficiency(fit), **settings)
+        except ValueError as error:  # of draws that do not move
+            return _none(f"Pareto smoothing failed: {error}.")
     if not np.isfinite(found.elpd) or found.pareto_k is None:
         return _none("Pareto smoothing failed: the importance weights are all equal or infinite.")
     pareto_k = np.asarray(found.pareto_k).ravel()
@@ -169,7 +172,7 @@ def _estimate(fit: xr.DataTree) -> CrossValidation:
         se=float(found.se),
         pareto_k=pareto_k,
         good_k=float(found.good_k),
-        route=route,
+        route="loo_approximate_posterior" if approximate else "loo",
         reason="",
         details=found,
         rows=row_labels(fit, TRAINING_GROUPS, len(pareto_k)),

@@ -129,7 +129,7 @@ def decompose(fit: xr.DataTree) -> xr.Dataset:
     DiagnosticsError
         If the tree holds neither.
     """
-    if "uncertainty" in fit.children:
+    if "uncertainty" in fit.children and all(fit["uncertainty"].sizes.values()):
         return fit["uncertainty"].to_dataset()
     probs = class_draws(fit)
     if probs is not None:

@@ -74,8 +74,11 @@ def shared_span(assessments: list[Assessment]) -> tuple[float, float] | None:
         reach = 1.06 * _90 * np.sqrt(total)
         ends += [(split["mean"].values - reach).min(), (split["mean"].values + reach).max()]
         y = held_out(each.fit)
-        ends += [] if y is None else [float(y.min()), float(y.max())]
-    finite = [end for end in ends if np.isfinite(end)]
+        if y is not None and len(y):
+            # One fit far off would press all others into a line: its band leaves the frame.
+            low, high = float(np.nanmin(y)), float(np.nanmax(y))
+            ends = [*np.clip(ends, 2 * low - high, 2 * high - low), low, high]
+    finite = [float(end) for end in ends if np.isfinite(end)]
     return (min(finite), max(finite)) if finite else None
 
 

@@ -11,7 +11,16 @@ from .canvas import COLOURS, FAINT, INK, Picture, encode, house_style
 from .comparison import Assessment
 from .metrics import pit
 from .predictive import function_draws, predictive_draws, predictive_probs
-from .reading import attribute, draws, evenly, held_out, observed_name, task_of, training
+from .reading import (
+    attribute,
+    draws,
+    evenly,
+    held_out,
+    kind_of,
+    observed_name,
+    task_of,
+    training,
+)
 
 _SIZE = (4.0, 2.5)
 _MOST_ROWS = 400
@@ -45,7 +54,7 @@ def class_events(each: Assessment) -> Picture | None:
     """Shares of classes that came true against their stated probabilities, by isotonic regression.
 
     Every class of every held-out row is an event (of two classes only the second, of many rows
-    an even sample).
+    a random sample).
     """
     import arviz as az
 
@@ -55,7 +64,8 @@ def class_events(each: Assessment) -> Picture | None:
     true = y[:, None] == np.arange(probs.shape[1])
     first = 1 if probs.shape[1] == 2 else 0
     stated, came_true = (array[:, first:].ravel() for array in (probs, true))
-    keep = evenly(len(stated), _MOST_EVENTS)
+    # At random: in even steps a sorted test set would give some classes' events only.
+    keep = np.random.default_rng(0).permutation(len(stated))[:_MOST_EVENTS]
     stated = stated[keep]
     # ArviZ takes the probability of an event from its draws: strata give it to a thousandth.
     strata = np.tile((np.arange(_MOST_DRAWS) + 0.5) / _MOST_DRAWS, (len(stated), 1))
@@ -89,21 +99,23 @@ def prior_check(each: Assessment) -> Picture | None:
 
 
 def pit_curve(each: Assessment) -> Picture | None:
-    """The PIT's difference from uniform: leave-one-out where LOO applies, else held-out rows."""
+    """The PIT's difference from uniform: of held-out rows, else leave-one-out where LOO applies."""
     import arviz as az
 
     if task_of(each.fit) == "classification":
         return None
-    values, name = _loo_pit(each), "LOO-PIT of training rows"
-    if values is None:
-        y, sampled = held_out(each.fit), predictive_draws(each.fit)
-        if y is None or sampled is None or not np.isfinite(sampled).all():
-            return None
+    y, sampled = held_out(each.fit), predictive_draws(each.fit)
+    if y is not None and sampled is not None and np.isfinite(sampled).all():
         values, name = pit(y, sampled), "PIT of held-out rows"
+    else:
+        values, name = _loo_pit(each), "LOO-PIT of training rows"
+    if values is None:
+        return None
+    values = np.clip(values, 1e-6, 1 - 1e-6)  # rounding puts some weighted ones past the ends
     tree = xr.DataTree.from_dict({"/pit": xr.Dataset({"y": ("sample", values)})})
     with house_style():
         plot = az.plot_ecdf_pit(
-            tree, group="pit", sample_dims=["sample"], method="pot_c", envelope_prob=0.99,
+            tree, group="pit", sample_dims=["sample"], method="pot_c", envelope_prob=0.998,
             visuals={"title": False}, **_canvas(),
         )  # fmt: skip
         axes = _axes(plot)[0]
@@ -144,7 +156,8 @@ def pareto_k(each: Assessment) -> Picture | None:
         axes.axhline(each.loo.good_k, color=COLOURS[6], linewidth=0.9, linestyle=(0, (4, 3)))
         axes.set(xlabel="training row", ylabel="Pareto k")
         source = encode(_figure(plot))
-    return Picture(each.name, f"Pareto k of every training row for {each.name}.", source)
+    text = f"Pareto k of {len(each.loo.pareto_k)} training rows for {each.name}."
+    return Picture(each.name, text, source)
 
 
 def forest(assessments: list[Assessment]) -> Picture | None:
@@ -213,9 +226,9 @@ def _loo_pit(each: Assessment) -> np.ndarray | None:
 
     y, sampled = training(each.fit), draws(each.fit, "posterior_predictive", _site(each))
     pointwise = draws(each.fit, "log_likelihood", _site(each))
-    if each.loo.route != "loo" or y is None or sampled is None or pointwise is None:
+    if kind_of(each.fit) != "mcmc" or each.loo.reason:
         return None
-    if sampled.shape != pointwise.shape:
+    if y is None or sampled is None or pointwise is None or sampled.shape != pointwise.shape:
         return None
     keep = evenly(len(y), _MOST_ROWS)
     tree = az.from_dict(

@@ -1,153 +1,149 @@
-"""Which fit to use and why, in sentences made from the verdicts and the held-out scores."""
+"""Which fit to use and why, in sentences made from the verdicts and the scores.
+
+Fits are compared by the log scores of the same rows, paired: of rows kept back or, where no fit has
+any, of rows left out in turn (LOO). They differ if by over 2 standard errors and 4 nats (Sivula et
+al. 2020, arXiv:2008.10296).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from .comparison import Assessment
-from .metrics import log_score
-from .reading import attribute, draws, observed_name
+from .predictive import function_draws
+from .reading import attribute, kind_of, seconds_of
 from .wording import number, with_error
 
-# Scores differ if by over 2 standard errors and 4 nats (Sivula et al. 2020, arXiv:2008.10296).
 _ERRORS, _NATS = 2.0, 4.0
+_FEWEST = 5  # rows, for a standard error to have a meaning
+# Without any of these nothing is known of a fit but that it ended.
+_TELLING = ("R-hat of predictions", "R-hat of parameters", "LOO reliability", "PSIS k-hat",
+            "coverage of intervals", "uniformity of the PIT", "calibration of classes",
+            "soundness of the flow", "divergences")  # fmt: skip
 
 
-def recommendation(assessments: list[Assessment]) -> str:
-    """Return which fit to use and why, in two sentences or so."""
-    best, several = best_of(assessments), len(assessments) > 1
-    able = [each for each in assessments if each.worst.verdict != "fail"]
-    if not able:
-        what = "No fit passes" if several else f"Don’t rely on {assessments[0].name}"
-        gravest = assessments[0].worst
-        reason = "mend what the checks name before using any prediction"
-        return f"{what}: {reason if several else f'it fails “{gravest.name}”'}. " + (
-            "" if several else gravest.sentence
-        )
-    if not several:
-        return _alone(able[0])
-    if best is None:
-        return (
-            f"{_and([each.name for each in able])} fail no check, but no held-out score tells them "
-            "apart. Keep rows back when fitting, and store their log likelihood."
-        )
-    return _advice(best, recommended(assessments) or best, assessments)
+@dataclass(frozen=True)
+class Contest:
+    """The fits that fail no check, and what they are compared by.
 
-
-def what_else(assessments: list[Assessment]) -> list[str]:
-    """Return what failed, what predicts best, and how much is ignorance, a sentence each."""
-    failures = _failures(assessments) if len(assessments) > 1 else ""
-    sentences = [failures, _scores(assessments), _uncertainty(assessments)]
-    return [sentence for sentence in sentences if sentence]
-
-
-def best_of(assessments: list[Assessment]) -> Assessment | None:
-    """Return the fit with the best held-out score among those that fail no check, or None."""
-    able = [each for each in assessments if each.worst.verdict != "fail"]
-    scored = [each for each in able if np.isfinite(each.scores.get("elpd", np.nan))]
-    return max(scored, key=lambda each: each.scores["elpd"], default=None)
-
-
-def recommended(assessments: list[Assessment]) -> Assessment | None:
-    """Return the fit to use: sound and as good as the best, the reference before others; or None.
-
-    Where no such fit passes every check it is the best of those that fail none.
+    Attributes
+    ----------
+    able
+        The fits that fail no check.
+    by
+        ``"held-out"``, ``"leave-one-out"``, or empty where no two fits can be compared.
+    rows
+        By name, the log score of each row ``(row,)`` of all fits that have one, failed ones too.
+    total
+        How many rows the scores stand for.
     """
-    best = best_of(assessments)
-    if best is None:
-        able = [each for each in assessments if each.worst.verdict != "fail"]
-        return able[0] if len(able) == 1 else None
-    sound = _sound(best, assessments) or [best]
-    reference = next((each for each in sound if each.is_reference), None)
-    return reference or max(sound, key=lambda each: each.scores["elpd"])
+
+    able: list[Assessment]
+    by: str
+    rows: dict[str, np.ndarray]
+    total: int
+
+    @property
+    def best(self) -> Assessment | None:
+        """The able fit with the best score, or None."""
+        scored = [each for each in self.able if each.name in self.rows]
+        return max(scored, key=lambda each: self.rows[each.name].sum(), default=None)
+
+    def gap(self, ours: Assessment, theirs: Assessment) -> tuple[float, float] | None:
+        """Return how much better ours scores, in nats, and the standard error; None unscored."""
+        if ours.name not in self.rows or theirs.name not in self.rows:
+            return None
+        apart = self.rows[ours.name] - self.rows[theirs.name]
+        return float(self.total * apart.mean()), float(self.total * apart.std() / len(apart) ** 0.5)
+
+    def beats(self, ours: Assessment, theirs: Assessment) -> bool:
+        """Tell whether ours scores measurably better."""
+        found = self.gap(ours, theirs)
+        return found is not None and found[0] > max(_ERRORS * found[1], _NATS)
+
+    @property
+    def alike(self) -> list[Assessment]:
+        """The able fits that the best one does not beat, itself among them."""
+        best = self.best
+        scored = [each for each in self.able if each.name in self.rows]
+        return [each for each in scored if best is not None and not self.beats(best, each)]
+
+    @property
+    def chosen(self) -> Assessment | None:
+        """The fit to use: sound and as good as the best, the reference before others; or None.
+
+        Where no such fit passes every check it is the best of those that fail none.
+        """
+        best = self.best
+        if best is None:
+            return self.able[0] if len(self.able) == 1 and _shown(self.able[0]) else None
+        sound = [each for each in self.alike if _sound(each)] or [best]
+        reference = next((each for each in sound if each.is_reference), None)
+        return reference or max(sound, key=lambda each: self.rows[each.name].sum())
 
 
-def score_difference(ours: Assessment, theirs: Assessment) -> tuple[float, float] | None:
-    """Return the difference of two held-out scores and its standard error, rows paired, in nats."""
-    a, b = _pointwise(ours), _pointwise(theirs)
-    if a is None or b is None or a.shape != b.shape:
-        return None
-    return float((a - b).sum()), float(np.sqrt(len(a)) * (a - b).std())
+def contest_of(assessments: list[Assessment]) -> Contest:
+    """Return how the fits are compared, and by which scores."""
+    able = [each for each in assessments if each.worst.verdict != "fail"]
+    held_out = {e.name: e.row_scores for e in assessments if e.row_scores is not None}
+    held_out = {name: rows for name, rows in held_out.items() if np.isfinite(rows).all()}
+    if held_out and len(next(iter(held_out.values()))) >= _FEWEST:
+        return Contest(able, "held-out", held_out, len(next(iter(held_out.values()))))
+    left_out = {
+        each.name: np.asarray(each.loo.details.elpd_i, dtype=float).ravel()
+        for each in assessments
+        if each.loo.details is not None
+    }
+    sizes = {len(rows) for rows in left_out.values()}
+    if len(sizes) != 1:
+        return Contest(able, "", {}, 0)
+    total = int(attribute(assessments[0].fit, "training_rows", sizes.pop()))
+    return Contest(able, "leave-one-out", left_out, total)
 
 
-def _pointwise(each: Assessment) -> np.ndarray | None:
-    array = draws(each.fit, "predictions_log_likelihood", observed_name(each.fit))
-    return None if array is None else log_score(array.reshape(-1, array.shape[-1]))
-
-
-def _failures(assessments: list[Assessment]) -> str:
-    failing = [each for each in assessments if each.worst.verdict == "fail"]
-    if not failing:
-        return ""
-    by_check: dict[str, list[str]] = {}
-    for each in failing:
-        by_check.setdefault(each.worst.name, []).append(each.name)
-    listed = "; ".join(f"{_and(names)} (“{check}”)" for check, names in by_check.items())
-    text = f"Don’t rely on what fails: {listed}."
-    if better := _failing_but_better(assessments):
-        verb = "predicts" if len(better) == 1 else "predict"
-        text += f" Yet {_and(better)} {verb} held-out rows best: worth mending first."
-    return text
-
-
-def _failing_but_better(assessments: list[Assessment]) -> list[str]:
-    best, names = best_of(assessments), []
-    for each in assessments:
-        if best is None or each.worst.verdict != "fail":
-            continue
-        found = score_difference(each, best)
-        if found is not None and _apart(*found):
-            names.append(each.name)
-    return names
-
-
-def _scores(assessments: list[Assessment]) -> str:
-    best = best_of(assessments)
-    if best is None or len(assessments) == 1:
-        return ""
-    alike, behind = _split_by_score(best, assessments)
-    some_fail = any(each.worst.verdict == "fail" for each in assessments)
-    among = "Of the fits that fail no check" if some_fail else "Of all fits"
-    score = with_error(best.scores["elpd"], best.scores["elpd_se"])
-    text = f"{among}, {best.name} scores best (held-out log score {score})"
-    if alike:
-        text += f"; {_and(alike)} cannot be told apart from it"
-    if behind:
-        text += f"; {_and(behind)} {'is' if len(behind) == 1 else 'are'} behind"
-    return text + "."
-
-
-def _apart(gap: float, error: float) -> bool:
-    return gap > max(_ERRORS * error, _NATS)
-
-
-def _split_by_score(best: Assessment, assessments: list[Assessment]) -> tuple[list[str], list[str]]:
-    alike, behind = [], []
-    for each in assessments:
-        found = score_difference(best, each)
-        if each is best or found is None or each.worst.verdict == "fail":
-            continue
-        gap, error = found
-        if not _apart(gap, error):
-            alike.append(each.name)
-        else:
-            behind.append(f"{each.name} ({number(-gap, '.1f')} ± {error:.1f})")
-    return alike, behind
-
-
-def _advice(best: Assessment, chosen: Assessment, assessments: list[Assessment]) -> str:
-    if chosen.worst.verdict != "pass":
+def recommendation(assessments: list[Assessment], contest: Contest) -> str:
+    """Return which fit to use and why, in two sentences or so."""
+    several, able, chosen = len(assessments) > 1, contest.able, contest.chosen
+    if not able and several:
+        return "No fit passes: mend what the checks name before using any prediction."
+    if not able:
+        only = assessments[0]
+        return f"Don’t rely on {only.name}: it fails “{only.worst.name}”. {only.worst.sentence}"
+    if chosen is None or not _shown(chosen):
+        names, verb = _and([each.name for each in able]), "s" if len(able) == 1 else ""
+        if not any(map(_shown, able)):
+            return (
+                f"Nothing here tells whether {names} can be trusted: the tree{'s' * several} "
+                f"hold{'' if several else 's'} too little to judge by."
+            )
         return (
-            f"Use {chosen.name} with care: no fit that predicts as well passes every check. Its "
-            f"“{chosen.worst.name}” warns: {_first(chosen.worst.sentence)}"
+            f"{names} fail{verb} no check, but no score tells them apart. Keep rows back when "
+            "fitting, and store their log likelihood."
         )
-    rivals = "nothing that does" if _failing_but_better(assessments) else "nothing"
-    text = (
-        f"Use {chosen.name}. It passes every check that applies to it, and {rivals} predicts "
-        "measurably better."
-    )
-    cheapest = min(_sound(best, assessments), key=_seconds)
-    if cheapest is not chosen and _seconds(cheapest) < 0.5 * _seconds(chosen):
+    better = _failing_but_better(assessments, contest)
+    if not _sound(chosen) and better:
+        verb = "It predicts" if len(better) == 1 else "They predict"
+        return (
+            f"Mend {_and(better)} first. {verb} measurably better than {chosen.name}, which fails "
+            f"no check, but warns of “{chosen.worst.name}”."
+        )
+    if not _sound(chosen):
+        among = "no fit that predicts as well passes every check. Its" if several else "its"
+        sentence = _first(chosen.worst.sentence)
+        if chosen.worst.verdict == "pass":
+            return f"Use {chosen.name} with care: {_ONE_CHAIN}"
+        return f"Use {chosen.name} with care: {among} “{chosen.worst.name}” warns. {sentence}"
+    text = f"Use {chosen.name}. It passes every check that applies to it"
+    if not several or contest.best is None:
+        return f"{text}."
+    unscored = any(each.name not in contest.rows for each in able)
+    rivals = "nothing that does" if better else "nothing"
+    rivals = "of those with a score nothing" if unscored else rivals
+    text += f", and {rivals} predicts measurably better."
+    cheapest = min((each for each in contest.alike if _sound(each)), key=_seconds, default=chosen)
+    if np.isfinite(_seconds(chosen)) and _seconds(cheapest) < 0.5 * _seconds(chosen):
         text += (
             f" {cheapest.name} predicts as well in {_seconds(cheapest):.0f} s instead of "
             f"{_seconds(chosen):.0f}."
@@ -155,26 +151,86 @@ def _advice(best: Assessment, chosen: Assessment, assessments: list[Assessment])
     return text
 
 
-def _sound(best: Assessment, assessments: list[Assessment]) -> list[Assessment]:
-    """Return the fits that pass every check and score as the best does."""
-    alike = [best.name, *_split_by_score(best, assessments)[0]]
-    return [e for e in assessments if e.name in alike and e.worst.verdict == "pass"]
+def what_else(assessments: list[Assessment], contest: Contest) -> list[str]:
+    """Return what failed, what predicts best, and how much is ignorance, a sentence each."""
+    several = len(assessments) > 1
+    sentences = [
+        _failures(assessments, contest) if several else "",
+        _scores(contest) if several else "",
+        _uncertainty(contest.chosen),
+    ]
+    return [sentence for sentence in sentences if sentence]
 
 
-def _alone(only: Assessment) -> str:
-    if only.worst.verdict == "pass":
-        return f"Use {only.name}. It passes every check that applies to it."
-    if only.worst.verdict == "warn":
-        reason = _first(only.worst.sentence)
-        return f"Use {only.name} with care. Its “{only.worst.name}” warns: {reason}"
-    return f"No check applies to {only.name}: the tree holds too little to judge it."
+_ONE_CHAIN = "one chain cannot show that it converged. Run at least 4."
 
 
-def _uncertainty(assessments: list[Assessment]) -> str:
-    chosen = recommended(assessments)
+def _sound(each: Assessment) -> bool:
+    """Tell whether a fit passes every check, and its convergence could be checked."""
+    sampled = function_draws(each.fit) if kind_of(each.fit) == "mcmc" else None
+    alone = sampled is not None and len(sampled[1]) == 1
+    return each.worst.verdict == "pass" and not alone
+
+
+def _shown(each: Assessment) -> bool:
+    """Tell whether some check of the predictions, or of chains, had something to look at."""
+    judged = (check for check in each.checks if check.name in _TELLING)
+    return any(check.verdict != "does not apply" for check in judged)
+
+
+def _failures(assessments: list[Assessment], contest: Contest) -> str:
+    by_check: dict[str, list[str]] = {}
+    for each in assessments:
+        if each.worst.verdict == "fail":
+            by_check.setdefault(each.worst.name, []).append(each.name)
+    if not by_check:
+        return ""
+    listed = "; ".join(f"{_and(names)} (“{check}”)" for check, names in by_check.items())
+    text = f"Don’t rely on what fails: {listed}."
+    if better := _failing_but_better(assessments, contest):
+        verb = "predicts" if len(better) == 1 else "predict"
+        text += f" Yet {_and(better)} {verb} {contest.by} rows best: worth mending first."
+    return text
+
+
+def _failing_but_better(assessments: list[Assessment], contest: Contest) -> list[str]:
+    failing = [each for each in assessments if each.worst.verdict == "fail"]
+    best = contest.best
+    return [each.name for each in failing if best is not None and contest.beats(each, best)]
+
+
+def _scores(contest: Contest) -> str:
+    best = contest.best
+    if best is None:
+        return ""
+    if contest.by == "held-out":
+        score = with_error(best.scores["elpd"], best.scores["elpd_se"])
+    else:
+        score = with_error(best.loo.elpd, best.loo.se)
+    text = f"Of the fits that fail no check, {best.name} scores best ({contest.by} {score} nats)"
+    alike = [each.name for each in contest.alike if each is not best]
+    behind = [each for each in contest.able if contest.beats(best, each)]
+    if alike:
+        text += f"; {_and(alike)} cannot be told apart from it"
+    if behind:
+        gaps = [contest.gap(each, best) or (0.0, 0.0) for each in behind]
+        told = [
+            f"{each.name} is {with_error(-gap, error)} nats behind"
+            for each, (gap, error) in zip(behind, gaps, strict=True)
+        ]
+        text += f"; {_and(told)}"
+    unscored = [each.name for each in contest.able if each.name not in contest.rows]
+    if unscored:
+        text += f"; {_and(unscored)} {'has' if len(unscored) == 1 else 'have'} no score"
+    return text + "."
+
+
+def _uncertainty(chosen: Assessment | None) -> str:
     share = None if chosen is None else chosen.scores.get("epistemic_share")
     if chosen is None or share is None:
         return ""
+    if not share:
+        return f"{chosen.name} is a point estimate: it says nothing of its own ignorance."
     more = (
         "more data of this kind would hardly sharpen them"
         if share < 0.1
@@ -182,20 +238,18 @@ def _uncertainty(assessments: list[Assessment]) -> str:
         if share < 0.4
         else "more data would sharpen them much"
     )
-    return f"{share:.0%} of the uncertainty of {chosen.name}’s predictions is epistemic: {more}."
+    told = number(share, "%")
+    return f"{told} of the uncertainty of {chosen.name}’s predictions is epistemic: {more}."
 
 
 def _seconds(each: Assessment) -> float:
-    parts = (attribute(each.fit, f"seconds_{part}", np.nan) for part in ("compiling", "running"))
-    total = float(sum(float(part) for part in parts))
+    total = sum(seconds_of(each.fit))
     return total if np.isfinite(total) else float("inf")
 
 
 def _first(text: str) -> str:
-    """Return the first of some sentences, to be told within another."""
-    first = text.split(". ")[0].rstrip(".")
-    # "R-hat" and "E-BFMI" keep their capitals.
-    return f"{first[0].lower() if first[1:2].islower() else first[0]}{first[1:]}."
+    """Return the first of some sentences."""
+    return text.split(". ")[0].rstrip(".") + "."
 
 
 def _and(names: list[str]) -> str:

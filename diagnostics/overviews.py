@@ -12,7 +12,7 @@ from .decomposition import decompose
 from .errors import DiagnosticsError
 from .plots import plot_rejection
 from .predictive import predictive_draws, predictive_moments, predictive_probs
-from .reading import attribute, evenly, held_out
+from .reading import evenly, held_out, seconds_of
 from .rejection import RejectionCurve, rejection_curve
 from .wording import shortened
 
@@ -120,10 +120,7 @@ def score_against_seconds(assessments: list[Assessment]) -> Picture | None:
     """Held-out score of each fit against the seconds that it took, with standard errors."""
     points: dict[str, tuple[float, float, float, str]] = {}
     for each in assessments:
-        seconds = sum(
-            float(attribute(each.fit, f"seconds_{part}", np.nan))
-            for part in ("compiling", "running")
-        )
+        seconds = sum(seconds_of(each.fit))
         elpd = each.scores.get("elpd", np.nan)
         if np.isfinite([seconds, elpd]).all() and seconds > 0:
             points[each.name] = (seconds, elpd, each.scores["elpd_se"], each.worst.verdict)

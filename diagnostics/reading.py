@@ -149,9 +149,12 @@ def task_of(fit: xr.DataTree) -> Task:
     if class_draws(fit) is not None or _has(fit, "uncertainty", "probs"):
         return "classification"
     y = values(fit, "observed_data", observed_name(fit))
+    y = values(fit, "predictions_observed_data", observed_name(fit)) if y is None else y
     if y is None or y.dtype.kind not in "biu":
         return "regression"
-    return "classification" if set(np.unique(y)) <= {0, 1} else "count"
+    if set(np.unique(y)) <= {0, 1}:
+        return "classification"
+    return "count" if y.min() >= 0 and y.max() < _LARGEST_COUNT else "regression"
 
 
 def draws(fit: xr.DataTree, group: str, name: str) -> np.ndarray | None:
@@ -182,7 +185,12 @@ def class_draws(fit: xr.DataTree) -> np.ndarray | None:
     if not _has(fit, "predictions", name):
         return None
     array = fit["predictions"][name].transpose("chain", "draw", ...)
+    if array.ndim == 3:  # of a binary y, that of the second class alone
+        return np.stack([1 - array.values, array.values], axis=-1)
     return np.asarray(array.values).reshape(*array.shape[:2], -1, array.shape[-1])
+
+
+_LARGEST_COUNT = 10_000  # above, whole numbers are amounts
 
 
 def values(fit: xr.DataTree, group: str, name: str) -> np.ndarray | None:
@@ -208,8 +216,29 @@ def kept_losses(fit: xr.DataTree) -> xr.DataArray | None:
 
 
 def held_out(fit: xr.DataTree) -> np.ndarray | None:
-    """Return the held-out observations ``(row,)``, or None where the tree kept none back."""
-    return values(fit, "predictions_observed_data", observed_name(fit))
+    """Return the held-out observations ``(row,)``, or None where the tree kept none back.
+
+    Classes are numbered from 0: names by the coordinate of the probabilities, and numbers from 1,
+    where the last is that of the classes, less 1. None where a label is missing.
+    """
+    y = values(fit, "predictions_observed_data", observed_name(fit))
+    name = f"{observed_name(fit)}_probs"
+    if y is None or not _has(fit, "predictions", name) or task_of(fit) != "classification":
+        return y
+    probs = fit["predictions"][name]
+    if y.dtype.kind in "USO":
+        names = [str(label) for label in probs.coords[probs.dims[-1]].values.tolist()]
+        if unknown := {str(label) for label in y} - set(names):
+            raise DiagnosticsError(
+                f"predictions_observed_data/{observed_name(fit)}",
+                expected=f"classes that the probabilities' coordinate names: {names}",
+                got=str(sorted(unknown)),
+                remedy="Name the classes by the last coordinate of the probabilities.",
+            )
+        return np.array([names.index(str(label)) for label in y])
+    if y.dtype.kind == "f" and np.isnan(y).any():
+        return None
+    return y - 1 if probs.ndim > 3 and y.min() >= 1 and y.max() == probs.shape[-1] else y
 
 
 def training(fit: xr.DataTree) -> np.ndarray | None:
@@ -225,13 +254,15 @@ def missing(y: np.ndarray) -> str:
 
 def seconds_of(fit: xr.DataTree) -> tuple[float, float]:
     """Return the seconds of compiling and of running, NaN where the tree does not tell them."""
-    found = []
-    for part in ("compiling", "running"):
-        try:
-            found.append(float(attribute(fit, f"seconds_{part}", np.nan)))
-        except (TypeError, ValueError):  # a stranger's text
-            found.append(np.nan)
-    return found[0], found[1]
+    return number_of(fit, "seconds_compiling"), number_of(fit, "seconds_running")
+
+
+def number_of(fit: xr.DataTree, name: str) -> float:
+    """Return a root attribute as a number, NaN where it is missing or a stranger's text."""
+    try:
+        return float(attribute(fit, name, np.nan))
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def row_dims(fit: xr.DataTree, groups: Iterable[str]) -> set[str]:
@@ -279,4 +310,4 @@ def evenly(count: int, at_most: int) -> np.ndarray:
 
 
 def _has(fit: xr.DataTree, group: str, name: str) -> bool:
-    return group in fit.children and name in fit[group].data_vars
+    return group in fit.children and name in fit[group].data_vars and fit[group][name].size > 0

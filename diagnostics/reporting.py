@@ -18,6 +18,7 @@ import xarray as xr
 
 from .checking import Statistics
 from .content import content_of
+from .errors import DiagnosticsError
 from .wording import printable
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page at `path` and, beside it, the same content as JSON; return the page."""
         page = Path(path)
+        if page.suffix == ".json":
+            raise DiagnosticsError(
+                "path",
+                expected="that of the page, such as report.html; the JSON is written beside it",
+                got=str(page),
+                remedy="Give the path the ending .html.",
+            )
         page.write_text(self.html, encoding="utf-8", newline="\n")
         page.with_suffix(".json").write_text(self.json + "\n", encoding="utf-8", newline="\n")
         return page
@@ -147,6 +155,5 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(one) for key, one in value.items() if key != "source"}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

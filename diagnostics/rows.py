@@ -64,7 +64,7 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
         predicted = split["mean"].values.ravel()
     else:
         predicted = class_labels(fit, split["probs"].values.argmax(axis=-1).ravel())
-    alone = _isolation(fit)
+    alone = _isolation(fit, len(total))
     parts |= {"prediction": predicted} | ({} if alone is None else {"isolation": alone})
     table = pd.DataFrame(parts).join(held_out_rows(fit))
     table.index = row_labels(fit, HELD_OUT_GROUPS, len(table))
@@ -72,19 +72,27 @@ def uncertain_rows(fit: xr.DataTree, most: int = 10) -> pd.DataFrame:
     return ordered.rename_axis("row").head(most)
 
 
-def _isolation(fit: xr.DataTree) -> np.ndarray | None:
+def _isolation(fit: xr.DataTree, rows: int) -> np.ndarray | None:
     from scipy.spatial import KDTree
 
-    pair = [_table(fit, group) for group in ("constant_data", "predictions_constant_data")]
-    if any(x is None for x in pair) or pair[0].shape[1] != pair[1].shape[1] or len(pair[0]) < 3:
+    known, asked = (
+        _numbers(fit, group) for group in ("constant_data", "predictions_constant_data")
+    )
+    names = sorted(known)
+    if not names or names != sorted(asked) or len(known[names[0]]) < 3:
         return None
-    sd = pair[0].std(axis=0)
-    known, asked = (x[:, sd > 0] / sd[sd > 0] for x in pair)
-    if not known.shape[1]:
+    known, asked = (np.column_stack([table[name] for name in names]) for table in (known, asked))
+    sd = known.std(axis=0)
+    if len(asked) != rows or not (sd > 0).any():
         return None
-    tree = KDTree(known)
-    typical = np.median(tree.query(known, k=2)[0][:, 1])
-    return tree.query(asked)[0] / typical if typical > 0 else None
+    tree = KDTree(known[:, sd > 0] / sd[sd > 0])
+    typical = np.median(tree.query(tree.data, k=2)[0][:, 1])
+    if not typical > 0:
+        return None
+    found = tree.query(asked[:, sd > 0] / sd[sd > 0])[0] / typical
+    # What never varied among the training rows, and does now, is infinitely far.
+    new = (asked[:, sd == 0] != known[0, sd == 0]).any(axis=1)
+    return np.where(new, np.inf, found)
 
 
 def held_out_rows(fit: xr.DataTree) -> pd.DataFrame:
@@ -113,16 +121,14 @@ def class_labels(fit: xr.DataTree, labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _table(fit: xr.DataTree, group: str) -> Any:
-    """Return all the numbers of a group's rows, ``(row, number)``, or None with too many."""
-    if group not in fit.children:
-        return None
-    arrays = [array.values for array in fit[group].data_vars.values() if array.ndim]
-    numbers = all(array.dtype.kind in "biuf" for array in arrays)
-    if len({len(array) for array in arrays}) != 1 or not numbers:
-        return None
-    table = np.hstack([array.reshape(len(array), -1) for array in arrays]).astype(float)
-    return table if table.shape[1] <= _MOST_INPUTS and np.isfinite(table).all() else None
+def _numbers(fit: xr.DataTree, group: str) -> dict[str, np.ndarray]:
+    """Return the inputs of a group's rows by name, empty unless all are finite numbers of rows."""
+    found: dict[str, np.ndarray] = {}
+    if group in fit.children:
+        for name, array in fit[group].data_vars.items():
+            found |= _inputs(str(name), array, taken=set())
+    sound = all(x.dtype.kind in "biuf" and np.isfinite(x).all() for x in found.values())
+    return found if sound and len({len(x) for x in found.values()}) == 1 else {}
 
 
 def _inputs(name: str, array: xr.DataArray, taken: set[str]) -> dict[str, np.ndarray]:

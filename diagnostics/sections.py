@@ -134,10 +134,9 @@ def _leave_one_out(assessments: list[Assessment]) -> Section:
     )
     able = [each for each in assessments if each.loo.elpd is not None]
     pictures, missing = _each(able, pareto_k, "{}: too many rows to draw.")
-    return Section(
-        "leave-one-out", "Which rows does leave-one-out stumble on?", lead, pictures,
-        _present(tables.leave_one_out(assessments)), ("LOO reliability",), (), missing,
-    )  # fmt: skip
+    shown, lost = _told(lambda: tables.leave_one_out(assessments))
+    title, names = "Which rows does leave-one-out stumble on?", ("LOO reliability",)
+    return Section("leave-one-out", title, lead, pictures, shown, names, (), missing + lost)
 
 
 def _calibration(assessments: list[Assessment], classes: bool) -> Section:
@@ -163,10 +162,12 @@ def _calibration(assessments: list[Assessment], classes: bool) -> Section:
         pictures, missing = _each(assessments, pit_curve, lack)
         every, failed = _drawn("all methods", lambda: overviews.coverage_by_level(assessments))
         pictures, missing = pictures + every, missing + failed
-    shown = _present(tables.calibration_numbers(assessments), tables.remedies(assessments))
+    shown, lost = _told(
+        lambda: tables.calibration_numbers(assessments), lambda: tables.remedies(assessments)
+    )
     names = ("coverage of intervals", "uniformity of the PIT", "calibration of classes",
              "surprising rows", "simulation-based calibration")  # fmt: skip
-    return Section("calibration", "Calibration", lead, pictures, shown, names, (), missing)
+    return Section("calibration", "Calibration", lead, pictures, shown, names, (), missing + lost)
 
 
 def _uncertainty(assessments: list[Assessment], classes: bool, chosen: Assessment) -> Section:
@@ -190,9 +191,9 @@ def _uncertainty(assessments: list[Assessment], classes: bool, chosen: Assessmen
         )
         legend += ((INK, "observed, inside"), (SURPRISE, "observed, outside"))
     names = ("spread of draws", "diversity of members", "use of the code")
-    shown = _present(tables.rows_in_doubt(chosen))
+    shown, lost = _told(lambda: tables.rows_in_doubt(chosen))
     title = "Uncertainty along the data"
-    return Section("uncertainty", title, lead, pictures, shown, names, legend, missing)
+    return Section("uncertainty", title, lead, pictures, shown, names, legend, missing + lost)
 
 
 def _agreement(assessments: list[Assessment], classes: bool) -> Section:
@@ -210,28 +211,40 @@ def _agreement(assessments: list[Assessment], classes: bool) -> Section:
             legend = tuple(
                 (COLOURS[i % len(COLOURS)], each.name) for i, each in enumerate(assessments)
             )
-    shown = [tables.distances(assessments)]
+    makes = [lambda: tables.distances(assessments)]
     reference = next((each for each in assessments if each.is_reference), None)
     rivals = [each for each in assessments if each.distance and each.worst.verdict != "fail"]
     if reference is not None and rivals:
         furthest = max(rivals, key=lambda each: each.distance.get("total_variation", 0.0)
                        + each.distance.get("wasserstein", 0.0))  # fmt: skip
-        shown.append(tables.disputed_rows(furthest, reference))
+        makes.append(lambda: tables.disputed_rows(furthest, reference))
+    shown, lost = _told(*makes)
     title = "Do the methods agree?" if len(assessments) > 1 else "Five predictions, close up"
-    return Section("agreement", title, lead, pictures, _present(*shown), (), legend, missing)
+    return Section("agreement", title, lead, pictures, shown, (), legend, missing + lost)
 
 
 def _cost(assessments: list[Assessment]) -> Section:
     lead = "Gradients count minibatches; memory is what the largest compiled program holds."
     pictures, missing = _drawn("all methods", lambda: overviews.score_against_seconds(assessments))
-    shown = _present(tables.costs(assessments))
+    shown, lost = _told(lambda: tables.costs(assessments))
+    missing += lost
     if not shown:
         missing += ("No fit records its seconds: set seconds_compiling and seconds_running.",)
     return Section("cost", "Cost", lead, pictures, shown, (), (), missing)
 
 
-def _present(*found: Table | None) -> tuple[Table, ...]:
-    return tuple(table for table in found if table is not None)
+def _told(*makes: Callable[[], Table | None]) -> tuple[tuple[Table, ...], tuple[str, ...]]:
+    """Make tables; collect those that there are, and why others are not."""
+    found: list[Table] = []
+    missing: list[str] = []
+    for make in makes:
+        try:
+            table = make()
+        except Exception as error:  # as of figures
+            missing.append(f"A table could not be made ({type(error).__name__}: {error}).")
+        else:
+            found += [] if table is None else [table]
+    return tuple(found), tuple(missing)
 
 
 def _each(

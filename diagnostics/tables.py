@@ -15,7 +15,7 @@ from .comparison import Assessment
 from .cross_validation import weights_of
 from .errors import DiagnosticsError
 from .predictive import predictive_draws, predictive_probs
-from .reading import attribute, held_out, task_of
+from .reading import held_out, number_of, task_of
 from .remedies import remedy_of
 from .rows import uncertain_rows
 from .wording import NONE, number, whole, with_error
@@ -23,7 +23,7 @@ from .wording import NONE, number, whole, with_error
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROWS, _INPUTS = 5, 6
+_ROWS, _INPUTS = 5, 4
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,26 @@ def calibration_numbers(assessments: list[Assessment]) -> Table | None:
     if any(task_of(each.fit) == "classification" for each in assessments):
         head = ("method", "ECE", "ECE, equal counts", "Brier", "reliability", "resolution")
         title = (
-            "Calibration error of the top class with 95% bootstrap intervals, and the Brier score "
-            "with two of its parts (Murphy 1973): reliability, best near 0, and resolution, best "
-            "large."
+            "Calibration error of the top class with bias-corrected 95% bootstrap intervals, and "
+            "the Brier score with two of its parts (Murphy 1973): reliability, best near 0, and "
+            f"resolution, best large. Of {_rows(assessments)} held-out rows."
         )
         return _table(title, head, ((each.name, *_class_numbers(each)) for each in assessments))
     head = ("method", "CRPS", *(f"within {level:.0%}" for level in _LEVELS), "width of 90%",
             "interval score, 90%")  # fmt: skip
     title = (
-        "Held-out rows within their central intervals, and two proper scores in units of the "
-        "target, best small."
+        f"Of {_rows(assessments)} held-out rows: those within their central intervals, and two "
+        "proper scores in units of the target, best small."
     )
     return _table(title, head, ((each.name, *_number_numbers(each)) for each in assessments))
 
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
+
+
+def _rows(assessments: list[Assessment]) -> str:
+    known = (held_out(each.fit) for each in assessments)
+    return whole(max((len(y) for y in known if y is not None), default=0))
 
 
 def _number_numbers(each: Assessment) -> tuple[str, ...]:
@@ -73,7 +78,7 @@ def _number_numbers(each: Assessment) -> tuple[str, ...]:
         return ()
     lower, upper = m.interval(sampled)
     return (
-        number(each.scores.get("crps")),
+        number(float(m.crps(y, sampled).mean())),
         *(number(m.coverage(y, sampled, level), "%") for level in _LEVELS),
         number(float((upper - lower).mean())),
         number(float(m.interval_score(y, lower, upper).mean())),
@@ -135,6 +140,8 @@ def rows_in_doubt(each: Assessment) -> Table | None:
         found = uncertain_rows(each.fit, _ROWS)
     except DiagnosticsError:
         return None
+    if not float(found["epistemic"].to_numpy().max()) > 0:
+        return None  # a point estimate, which knows of no doubt
     unit = "nats" if task_of(each.fit) == "classification" else "squared units of the target"
     title = (
         f"The rows of which {each.name} knows least (uncertainties in {unit})."
@@ -185,12 +192,13 @@ def leave_one_out(assessments: list[Assessment]) -> Table | None:
     if not able:
         return None
     weights = weights_of({each.name: each.loo for each in able})
-    head = ("method", "ELPD, leave-one-out", "highest Pareto k", "rows above its limit",
-            "stacking weight")  # fmt: skip
+    head = ("method", "ELPD, leave-one-out", "± of the subsample", "highest Pareto k",
+            "rows above its limit", "stacking weight")  # fmt: skip
     rows = [
         (
             each.name,
             with_error(each.loo.elpd, each.loo.se),
+            number(each.loo.subsampling_se or None, ".1f"),
             number(float(each.loo.pareto_k.max()), ".2f"),
             number(float((each.loo.pareto_k > each.loo.good_k).mean()), "%"),
             number(weights.get(each.name), ".2f"),
@@ -205,7 +213,7 @@ def costs(assessments: list[Assessment]) -> Table | None:
     """What each fit took."""
     rows = []
     for each in assessments:
-        told = {key: float(attribute(each.fit, key, np.nan)) for key in _COSTS}
+        told = {key: number_of(each.fit, key) for key in _COSTS}
         known = {key: value for key, value in told.items() if np.isfinite(value) and value > 0}
         rows.append((each.name, *(_COSTS[key](known[key]) if key in known else NONE
                                   for key in _COSTS)))  # fmt: skip

@@ -49,4 +49,9 @@ def worst(checks: Iterable[Check]) -> Check:
     >>> worst([good, bad]).name
     'divergences'
     """
-    return max(checks, key=lambda check: _SEVERITY[check.verdict])
+    return max(checks, key=severity)
+
+
+def severity(check: Check) -> int:
+    """Return how grave an outcome is: 0 where it does not apply, 3 where it fails."""
+    return _SEVERITY[check.verdict]

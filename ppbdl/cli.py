@@ -117,7 +117,7 @@ def _compare(args: argparse.Namespace) -> int:
     found = report(tree, page)
     print()
     _show(found)
-    print(f"\n{page}\n{data_file}")
+    print(f"\n{page}\n{page.with_suffix('.json')}\n{data_file}")
     print(f"{time.perf_counter() - start:.0f} seconds in all", file=sys.stderr)
     return 0
 
@@ -190,7 +190,7 @@ def _report(args: argparse.Namespace) -> int:
             "file", expected="a tree of fits", got=f"{args.file!r} ({error})", remedy="Check it."
         ) from error
     _show(found)
-    print(f"\n{page}")
+    print(f"\n{page}\n{page.with_suffix('.json')}")
     return 0
 
 

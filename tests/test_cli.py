@@ -90,7 +90,7 @@ def test_compare_prints_a_table_and_writes_two_files(compared, task):
     for word in ("method", "ELPD", "verdict", *TASKS[task][2]):
         assert word in out
     page, data = (folder / "new" / f"{task}.{ending}" for ending in ("html", "nc"))
-    assert f"{page}\n{data}\n" in out
+    assert f"{page}\n{page.with_suffix('.json')}\n{data}\n" in out
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
     tree = xr.open_datatree(data, engine="h5netcdf")
     assert len(tree.children) == len(TASKS[task][1].split(","))

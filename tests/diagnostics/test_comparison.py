@@ -110,7 +110,7 @@ def test_bad_trees_are_refused(make_fit: Make, side_by_side: Make) -> None:
     cases = {
         "an empty tree": xr.DataTree(),
         "'HMC'": side_by_side({"NUTS": fit}, reference="HMC"),
-        "predictions": side_by_side(
+        "same held-out rows": side_by_side(
             {"A": fit, "B": fit.isel(test_row=slice(5), missing_dims="ignore")}
         ),
     }
