@@ -42,7 +42,8 @@ def learning_curve(tree: xr.DataTree) -> pd.DataFrame:
     Raises
     ------
     DiagnosticsError
-        If a fit's number of rows, or what `decompose` needs, is missing, or all of them failed.
+        If a fit's number of rows, or what `decompose` needs, is missing, if two fits have as many
+        rows, or if all of them failed.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def learning_curve(tree: xr.DataTree) -> pd.DataFrame:
     """
     import pandas as pd
 
-    fits = {name: fit for name, fit in fits_of(tree).items() if fit.children}
+    fits = {name: fit for name, fit in fits_of(tree).items() if _ended(fit)}
     if not fits:
         raise DiagnosticsError(
             "tree",
@@ -64,7 +65,15 @@ def learning_curve(tree: xr.DataTree) -> pd.DataFrame:
             got="failures only",
             remedy="See what each says in its attribute failure.",
         )
-    lines = {_rows(name, fit): _line(fit) for name, fit in fits.items()}
+    rows = {name: _rows(name, fit) for name, fit in fits.items()}
+    if len(set(rows.values())) < len(rows):
+        raise DiagnosticsError(
+            "tree",
+            expected="fits to different numbers of rows",
+            got=str(rows),
+            remedy="Pass one method's fits, one of each size.",
+        )
+    lines = {rows[name]: _line(fit) for name, fit in fits.items()}
     table = pd.DataFrame.from_dict(lines, orient="index").sort_index()
     table.index.name = "rows"
     return table
@@ -117,6 +126,10 @@ def plot_learning_curve(table: pd.DataFrame) -> Figure:
             axes.minorticks_off()
         split.set_xlim(rows[0], rows[-1])
     return figure
+
+
+def _ended(fit: xr.DataTree) -> bool:
+    return bool(fit.children) and not attribute(fit, "failure", "")
 
 
 def _rows(name: str, fit: xr.DataTree) -> int:

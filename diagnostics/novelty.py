@@ -11,7 +11,9 @@ From the mean class probabilities p of a row, and from its draws p_t::
 The first is the baseline of Hendrycks and Gimpel (2017, arXiv:1610.02136), the third the trace of
 the one-hot label's covariance (Kwon et al. 2020, doi:10.1016/j.csda.2019.106816), the fourth the
 epistemic part of the entropy (Houlsby et al. 2011, arXiv:1112.5745), which needs draws; the last
-(Liu et al. 2020, arXiv:2010.03759) needs logits, whose sum a softmax takes away.
+(Liu et al. 2020, arXiv:2010.03759) needs logits, whose sum a softmax takes away. A binary
+likelihood has their difference l alone: they are taken as (-l/2, l/2), so that the energy is the
+same whichever label is called 1, and orders rows as the other scores of a single draw do.
 """
 
 from __future__ import annotations

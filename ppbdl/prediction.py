@@ -52,7 +52,7 @@ class Prediction:
         Empty unless asked for: ``y``, one draw of y from each posterior draw, (chain, draw, row,
         ...), with the draw's own ``mean`` and ``variance``; or ``probs``, their ``entropy``
         and, of a likelihood of logits, their ``energy``, minus the log of their summed
-        exponentials (Liu et al. 2020); of a binary one the logits are (0, logit).
+        exponentials (Liu et al. 2020); of a binary one the logits are (-l/2, l/2).
     """
 
     mean: np.ndarray

@@ -11,6 +11,7 @@ import numpy as np
 from numpyro import distributions as dist
 from numpyro.distributions.util import scale_and_mask
 from numpyro.handlers import replay, seed, trace
+from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from .compiling import Program, remembered
@@ -18,7 +19,7 @@ from .data import Data
 from .errors import DataError, ModelError, require_whole
 from .posterior import Posterior, placing
 from .prediction import look, scaling_of, tied
-from .streaming import BUDGET, Stream
+from .streaming import BUDGET, Stream, one_draw
 from .structure import Structure, inspect_model, require_labels, shapes_of
 from .types import Array, Key, Model, as_key
 
@@ -104,11 +105,12 @@ def log_likelihood(
 def log_prior(model: Model, posterior: Posterior, data: Data) -> dict[str, np.ndarray]:
     """Give each latent's log prior density under each draw, summed over its event and plates.
 
-    It is on the latent's own support, as its prior is declared, and given the draw of whatever
-    that prior rests on.  Left out are latents of a row, such as the effects of eight schools: what
-    is declared of them is a part of the data's model, and the prior that somebody chose is that of
-    their population.  So are discrete latents, which are summed out.  A prior that `Laplace` has
-    tuned is not the declared one: then there are none.
+    It is on the latent's own support, as its prior is declared.  Left out are latents of a row, and
+    those whose prior rests on another latent, such as the effects of eight schools: what is
+    declared of them is a part of the data's model, and the prior that somebody chose is that of
+    their population.  (An effect of a group that is declared as a standard normal, and scaled
+    later, cannot be told from a parameter, and stays.)  So are discrete latents, which are summed
+    out.  A prior that `Laplace` has tuned is not the declared one: then there are none.
 
     Parameters
     ----------
@@ -138,11 +140,30 @@ def log_prior(model: Model, posterior: Posterior, data: Data) -> dict[str, np.nd
         if name in posterior.draws
         and not any(f.name in structure.row_plates for f in sites[name]["cond_indep_stack"])
     )
+    learned = (posterior.params, posterior.mutables)
+    if names:
+        names = _resting_on_none(model, names, posterior, x, y)
     if not names or "prior_factor" in posterior.params.get("laplace", {}):
         return {}
-    learned = (posterior.params, posterior.mutables)
     found = _prior_program(model, names)(dict(posterior.draws), learned, x, y)
     return {name: np.asarray(density) for name, density in found.items()}
+
+
+def _resting_on_none(
+    model: Model, names: tuple[str, ...], posterior: Posterior, x: Any, y: Any
+) -> tuple[str, ...]:
+    """Keep the latents whose density depends on no latent but themselves, by its JAX program."""
+
+    def densities(**named: Any) -> dict[str, Array]:
+        values = {name: named[f"latent {name}"] for name in posterior.draws}
+        sites = _run(jax.random.key(0), placing(model, values, named["learned"]), (x, y))
+        return {name: _density(sites[name]) for name in names}
+
+    values, learned = one_draw(posterior)
+    # Prefixed, since a site may have the name of an argument.
+    named = {f"latent {name}": value for name, value in values.items()}
+    on = eval_provenance(densities, learned=learned, **named)
+    return tuple(name for name in names if on[name] <= {f"latent {name}", "learned"})
 
 
 @remembered

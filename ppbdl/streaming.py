@@ -216,10 +216,13 @@ def entropy(probs: Any) -> Any:
 def energy(fn: Any, rows: tuple[int, ...]) -> dict[str, Array]:
     """Give each row's free energy, where a likelihood keeps logits as the model made them.
 
-    The softmax of a likelihood of probabilities has taken their sum away: it has none.
+    The softmax of a likelihood of probabilities has taken their sum away: it has none.  Of a binary
+    one, which has the difference l alone, the logits are (-l/2, l/2), so that the labels' names
+    don't matter: -log(e^(-l/2) + e^(l/2)).
     """
-    if isinstance(fn, dist.BernoulliLogits):  # of the logits (0, l)
-        return {"energy": -jnp.broadcast_to(jax.nn.softplus(fn.logits), rows)}
+    if isinstance(fn, dist.BernoulliLogits):
+        both = jax.nn.softplus(fn.logits) - fn.logits / 2
+        return {"energy": -jnp.broadcast_to(both, rows)}
     if isinstance(fn, dist.CategoricalLogits):
         return {"energy": -jnp.broadcast_to(jax.nn.logsumexp(fn.logits, axis=-1), rows)}
     return {}

@@ -7,6 +7,7 @@ import warnings
 import arviz as az
 import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -281,11 +282,32 @@ def schools(x, y=None):
         numpyro.sample("y", dist.Normal(effect, 1.0), obs=y)
 
 
-def test_priors_are_those_of_the_population_on_its_own_support():
+def grouped(x, y=None):
+    """As the schools, but with three rows of each group, whose plate is not that of the rows."""
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    with numpyro.plate("groups", 3):
+        effect = numpyro.sample("effect", dist.Normal(numpyro.deterministic("m", 2 * mu), tau))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Normal(effect[jnp.arange(x.shape[0]) % 3], 1.0), obs=y)
+
+
+def vectorised(x, y=None):
+    """As the schools, without any plate."""
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5))
+    effect = numpyro.sample("effect", dist.Normal(mu, tau).expand((x.shape[0],)).to_event(1))
+    with numpyro.plate("rows", x.shape[0]):
+        numpyro.sample("y", dist.Normal(effect, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("model", [schools, grouped, vectorised])
+def test_priors_are_those_of_the_population_on_its_own_support(model):
     data = ppbdl.Data(X[:8], Y[:8])
     method = ppbdl.SVI(optimizer=FADING, steps=100, draws=50)
-    posterior = ppbdl.fit(0, schools, data, method, progress=False)
-    tree = ppbdl.to_datatree(0, schools, posterior, data)
+    posterior = ppbdl.fit(0, model, data, method, progress=False)
+    tree = ppbdl.to_datatree(0, model, posterior, data)
+    assert "effect" in posterior.draws
     assert set(tree["log_prior"].data_vars) == {"mu", "tau"}
     tau = np.float64(posterior.draws["tau"])
     np.testing.assert_allclose(

@@ -150,19 +150,31 @@ def class_logits(x, y=None):
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("budget", [TINY, BUDGET])
 def test_the_energy_is_that_of_the_logits_before_they_are_normalised(binary, budget):
-    """-log(1 + e^l), and -7 less the sum of the others': normalised ones would all give 0."""
+    """-log(e^(-l/2) + e^(l/2)), and -7 less the others': normalised ones would all give 0."""
     x, w = np.float32([[-3.0], [0.5], [40.0]]), np.float32([[0.5, -2.0]])
     data = ppbdl.Data(x, np.array([0, 1, 0]))
     model, posterior = binary_logits if binary else class_logits, posterior_of({"w": w}, data)
     each = ppbdl.predict(0, model, posterior, data, draws=True, budget=budget).draws
     logits = w[..., None] * x[:, 0]
     rest = (2.0 + x[:, 0] + 0 * logits, 0 * logits)
-    terms = [0 * logits, logits] if binary else [logits, *rest]
+    terms = [-logits / 2, logits / 2] if binary else [logits, *rest]
     expected = -logsumexp(terms, axis=0) - 7.0 * (not binary)
     np.testing.assert_allclose(each["energy"], expected, rtol=1e-5)
     tree = ppbdl.to_datatree(0, model, posterior, data, test=data)
     assert tree["predictions"]["y_energy"].dims == ("chain", "draw", "test_row")
     np.testing.assert_allclose(tree["predictions"]["y_energy"], expected, rtol=1e-5)
+
+
+def test_the_energy_does_not_tell_the_labels_apart():
+    """Which class is called 1 turns the logits' sign, and says nothing of how novel a row is."""
+    data = ppbdl.Data(np.float32([[-3.0], [0.5], [40.0]]), np.array([0, 1, 0]))
+    each = [
+        ppbdl.predict(
+            0, binary_logits, posterior_of({"w": np.float32([[w]])}, data), data, draws=True
+        ).draws["energy"]
+        for w in (0.5, -0.5)
+    ]
+    np.testing.assert_allclose(*each, rtol=1e-6)
 
 
 @pytest.mark.parametrize("likelihood", CLASSES)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..metrics import coverage, ece, pit
 from ..predictive import predictive_draws, predictive_moments, predictive_probs
-from ..reading import held_out, task_of
+from ..reading import held_out, missing, observed_name, task_of, values
 from ..remedies import remedy_of
 from ..verdict import Check, Verdict
 
@@ -74,9 +74,9 @@ def pit_uniformity(fit: xr.DataTree) -> Check:
     values = pit(y, sampled)
     p = float(np.clip(array_stats.uniformity_test(values, method="pot_c")[0], 0.0, 1.0))
     if p >= 0.002:
-        sentence = f"Observations fall anywhere in their predictions (p {p:.2g}), as they should."
+        sentence = f"Observations fall anywhere in their predictions ({told(p)}), as they should."
         return Check(name, p, threshold, "pass", sentence, reference)
-    sentence = f"{_shape(values, _error_over_sd(fit, y))} (p {p:.1g})."
+    sentence = f"{_shape(values, _error_over_sd(fit, y))} ({told(p, '.1g')})."
     return Check(name, p, threshold, _judge(False, p >= 1e-5), sentence, reference)
 
 
@@ -89,6 +89,8 @@ def class_calibration(fit: xr.DataTree) -> Check:
     """
     reference = "Guo et al. 2017, arXiv:1706.04599; Bröcker and Smith 2007, doi:10.1175/WAF993.1"
     name, probs, y = "calibration of classes", predictive_probs(fit), held_out(fit)
+    if probs is not None and (lack := unobserved(fit)):
+        return Check(name, None, "ECE as by chance", "does not apply", lack, reference)
     if probs is None or y is None:
         sentence = _NONE if task_of(fit) == "classification" else "Only classes have it."
         return Check(name, None, "ECE as by chance", "does not apply", sentence, reference)
@@ -113,11 +115,30 @@ def class_calibration(fit: xr.DataTree) -> Check:
     return Check(name, found, f"at most {limit:.3f}", verdict, sentence, reference)
 
 
+def unobserved(fit: xr.DataTree) -> str:
+    """Return what to say of held-out rows whose observation is missing, empty where none is."""
+    y = values(fit, "predictions_observed_data", observed_name(fit))
+    return "" if y is None else missing(y)
+
+
+def told(p: float, form: str = ".2g") -> str:
+    """Write a p-value; one that rounding takes to 0 is under what rounding leaves.
+
+    Examples
+    --------
+    >>> told(0.01234), told(0.0)
+    ('p 0.012', 'p under 1e-16')
+    """
+    return "p under 1e-16" if p < 1e-16 else f"p {p:{form}}"
+
+
 def _numbers(fit: xr.DataTree) -> tuple[np.ndarray | None, np.ndarray | None, str]:
     y, sampled = held_out(fit), predictive_draws(fit)
     if y is None or sampled is None:
         numbers = task_of(fit) in ("regression", "count")
         return None, None, _NONE if numbers else "Only numbers have intervals."
+    if lack := unobserved(fit):
+        return None, None, lack
     if not np.isfinite(sampled).all():
         return None, None, "Some predictions are not finite: see whether the fit ended."
     return y, sampled, ""

@@ -20,6 +20,7 @@ REFERENCE = "Vehtari et al. 2021, doi:10.1214/20-BA1221, sections 4 and 5"
 
 # ArviZ takes about 2 ms a scalar.
 _SCALARS = 100
+_PAIR = ("chain", "draw")
 _PART = {"bulk": "bulk", "tail": "tails"}
 
 
@@ -80,23 +81,23 @@ def effective_draws(fit: xr.DataTree) -> Check:
 
 
 def convergence_of_weights(fit: xr.DataTree) -> Check:
-    """R-hat of up to 100 scalars of the posterior: information for networks, else a check."""
+    """R-hat of up to 100 scalars of the posterior: information for networks, else a check.
+
+    The scalars are evenly spaced among all, and only they are read. Of a network whose tree keeps
+    no predictions nor log likelihoods the weights are all there is to judge by.
+    """
     name, threshold = "R-hat of parameters", "at most 1.01 where they are identified"
-    if "posterior" not in fit.children or not fit["posterior"].data_vars:
+    scalars, total = _parameters(fit)
+    if scalars is None:
         refusal = "The tree keeps no parameters. Predictions are the better thing to diagnose."
         return Check(name, None, threshold, "does not apply", refusal, REFERENCE)
-    arrays = [
-        array.transpose("chain", "draw", ...).values
-        for array in fit["posterior"].data_vars.values()
-        if {"chain", "draw"} <= set(array.dims)
-    ]
-    scalars = np.concatenate([a.reshape(*a.shape[:2], -1) for a in arrays], axis=2)
     refusal = _refusal(scalars, kind_of(fit))
     if refusal:
         return Check(name, None, threshold, "does not apply", refusal, REFERENCE)
     worst, _ = _worst_rhat(scalars)
-    of = f"R-hat of {min(scalars.shape[2], _SCALARS)} of {scalars.shape[2]} scalars"
-    if worst <= _rhat_limit(scalars):
+    limit = _rhat_limit(scalars)
+    of = f"R-hat of {scalars.shape[2]} of {total} scalars"
+    if worst <= limit:
         return Check(name, worst, threshold, "pass", f"{of} is {worst:.3f} at worst.", REFERENCE)
     if function_draws(fit) is not None and is_network(fit):
         sentence = (
@@ -105,7 +106,24 @@ def convergence_of_weights(fit: xr.DataTree) -> Check:
         )
         return Check(name, worst, threshold, "does not apply", sentence, REFERENCE)
     sentence = f"{of} is {worst:.2f} at worst: run longer, or reparameterise."
-    return Check(name, worst, threshold, "warn", sentence, REFERENCE)
+    verdict = "warn" if worst <= max(1.05, limit) else "fail"
+    return Check(name, worst, threshold, verdict, sentence, REFERENCE)
+
+
+def _parameters(fit: xr.DataTree) -> tuple[np.ndarray | None, int]:
+    """Return up to 100 of the posterior's scalars, ``(chain, draw, scalar)``, and their number."""
+    variables = fit["posterior"].data_vars.values() if "posterior" in fit.children else ()
+    arrays = [a.transpose(..., *_PAIR) for a in variables if set(_PAIR) <= set(a.dims)]
+    stops = np.cumsum([int(np.prod(a.shape[:-2])) for a in arrays])
+    total = int(stops[-1]) if arrays else 0
+    series = []
+    for i in evenly(total, _SCALARS) if total else ():
+        which = int(np.searchsorted(stops, i, side="right"))
+        array, shape = arrays[which], arrays[which].shape[:-2]
+        place = np.unravel_index(int(i - stops[which] + np.prod(shape)), shape) if shape else ()
+        # One by one, since a file is read by slices: a stored array may not fit into memory.
+        series.append(np.asarray(array[tuple(map(int, place))].values, dtype=float))
+    return (np.stack(series, axis=-1) if series else None), total
 
 
 def _functionals(fit: xr.DataTree) -> tuple[str, np.ndarray | None, str]:

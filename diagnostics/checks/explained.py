@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from ..predictive import predictive_moments
-from ..reading import draws, held_out, observed_name
+from ..reading import draws, held_out, missing, observed_name
 from ..verdict import Check
 
 REFERENCE = "Gelman et al. 2019, doi:10.1080/00031305.2018.1549100"
@@ -31,6 +31,8 @@ def explained_variance(fit: xr.DataTree) -> Check:
     if y is None or moments is None or means is None or variances is None or len(y) < 3:
         sentence = "It needs held-out numbers, and each draw's mean and variance of them."
         return Check(name, None, threshold, "does not apply", sentence, REFERENCE)
+    if lack := missing(y):
+        return Check(name, None, threshold, "does not apply", lack, REFERENCE)
     if not np.isfinite(means).all() or not np.isfinite(variances).all():
         sentence = "Some predictions are not finite: see whether the fit ended."
         return Check(name, None, threshold, "does not apply", sentence, REFERENCE)

@@ -14,6 +14,8 @@ _GROUPS = ("uncertainty", "predictions", "predictions_log_likelihood", "log_like
 def completion(fit: xr.DataTree) -> Check:
     """Fail where the fit says that it failed, or where what it predicts is not finite.
 
+    Of a tree that holds a sample of the rows, the attribute ``not_finite`` counts over all of them.
+
     Examples
     --------
     >>> completion(xr.DataTree(dataset=xr.Dataset(attrs={"failure": "NaN at step 7."}))).verdict
@@ -23,8 +25,14 @@ def completion(fit: xr.DataTree) -> Check:
     failure = str(attribute(fit, "failure", ""))
     if failure:
         return Check(name, 1.0, threshold, "fail", f"The fit failed: {failure.rstrip('.')}.")
+    if not any(group in fit.children for group in _GROUPS):
+        sentence = "The tree holds no predictions or log likelihoods to look at."
+        return Check(name, None, threshold, "does not apply", sentence)
     bad = {group: _not_finite(fit, group) for group in _GROUPS}
     bad = {group: count for group, count in bad.items() if count}
+    everywhere = int(attribute(fit, "not_finite", 0))
+    if everywhere:
+        bad = {"all rows": everywhere}
     if bad:
         listed = ", ".join(f"{count} in {group}" for group, count in bad.items())
         sentence = (

@@ -7,6 +7,7 @@ import xarray as xr
 
 from ..reading import evenly
 from ..verdict import Check, Verdict
+from .calibration import told
 
 REFERENCE = "Behrmann et al. 2021, arXiv:2006.09347; Tesso and Vehtari 2026, arXiv:2603.02928"
 
@@ -82,8 +83,8 @@ def _misfit(flow: dict) -> _Found:
             "and its samples keep to where the data lie."
         )
         return min(p, q), "pass", sentence
-    told = [text for text, each in ((sentence, verdict), (leak, other)) if each != "pass"]
-    return min(p, q), "fail" if "fail" in (verdict, other) else "warn", " ".join(told)
+    wrong = [text for text, each in ((sentence, verdict), (leak, other)) if each != "pass"]
+    return min(p, q), "fail" if "fail" in (verdict, other) else "warn", " ".join(wrong)
 
 
 def _normality(flow: dict) -> _Found:
@@ -98,9 +99,10 @@ def _normality(flow: dict) -> _Found:
     p = float(np.clip(each.min() * len(looked), 0.0, 1.0))
     z = flow["z"][:, worst]
     sentence = (
-        f"z does not follow the base (p {p:.1g} over {len(looked)} dimensions; dimension {worst} "
-        f"has mean {z.mean():.2g} and sd {z.std():.2g}): the flow misses the data's shape. Fit it "
-        "longer, or add layers; if only on held-out rows, it overfits: stop early."
+        f"z does not follow the base ({told(p, '.1g')} over {len(looked)} dimensions; "
+        f"dimension {worst} has mean {z.mean():.2g} and sd {z.std():.2g}): the flow misses the "
+        "data's shape. Fit it longer, or add layers; if only on held-out rows, it overfits: stop "
+        "early."
     )
     return p, _judge(-p, -1e-3, -5e-6), sentence
 
@@ -113,8 +115,8 @@ def _mass(flow: dict) -> _Found:
     p = min(1.0, 2 * dims * _all_beyond(most, rows))
     sentence = (
         f"{most / rows:.1%} of samples lie {('below', 'above')[end]} all of the data in dimension "
-        f"{worst} (p {p:.1g}): the flow leaks mass. End it with a bijection onto the data's range, "
-        "or give it more layers there."
+        f"{worst} ({told(p, '.1g')}): the flow leaks mass. End it with a bijection onto the "
+        "data's range, or give it more layers there."
     )
     return p, _judge(-p, -1e-3, -5e-6), sentence
 

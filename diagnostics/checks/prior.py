@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from ..reading import draws, observed_name, task_of, training
+from ..reading import attribute, draws, missing, observed_name, row_dims, task_of, training
 from ..verdict import Check
+from .replication import two_sided
 
 _SENSITIVE, _SCALED = 0.05, ("prior", "likelihood")
 
@@ -32,6 +33,8 @@ def prior_predictive(fit: xr.DataTree) -> Check:
     if y is None or not len(y) or sampled is None or few or not numbers:
         sentence = "It needs observed numbers, and 400 draws of y from the prior: prior_predictive."
         return Check(name, None, threshold, "does not apply", sentence, reference)
+    if lack := missing(y):
+        return Check(name, None, threshold, "does not apply", lack, reference)
     if not np.isfinite(sampled).all():
         sentence = "Some draws from the prior are not finite: narrow its scales."
         return Check(name, None, threshold, "does not apply", sentence, reference)
@@ -40,7 +43,7 @@ def prior_predictive(fit: xr.DataTree) -> Check:
         "mean": (float(y.mean()), sampled.mean(axis=1)),
         "standard deviation": (float(y.std()), sampled.std(axis=1)),
     }
-    p = {what: _two_sided(*pair) for what, pair in found.items()}
+    p = {what: two_sided(*pair) for what, pair in found.items()}
     what = min(p, key=lambda one: p[one])
     observed, simulated = found[what]
     low, high = np.quantile(simulated, [0.05, 0.95])
@@ -59,7 +62,10 @@ def prior_sensitivity(fit: xr.DataTree) -> Check:
 
     The value is the largest sensitivity to the prior among up to 100 parameters, by ArviZ; 0.05
     is the threshold that Kallioinen et al. propose. A posterior that is sensitive to the prior
-    and to the likelihood is torn between them; to the prior alone, the data say little.
+    and to the likelihood is torn between them; to the prior alone, the data say little. Of a tree
+    that holds a sample of the rows, whose attribute ``training_rows`` tells how many there were,
+    the likelihood of all is taken as the sample's times the ratio of the numbers: the sensitivity
+    to the likelihood is then an estimate, of the right size, and the one to the prior is exact.
     """
     name, threshold = "prior sensitivity", "at most 0.05"
     reference = "Kallioinen et al. 2024, doi:10.1007/s11222-023-10366-5"
@@ -76,7 +82,8 @@ def prior_sensitivity(fit: xr.DataTree) -> Check:
         # Of draws that take a few values only, as dropout's: they have no tail to smooth.
         warnings.simplefilter("ignore")
         try:
-            by_prior, by_likelihood = (_flat(az.psense(fit, group=g)) for g in _SCALED)
+            whole = _of_all_rows(fit)
+            by_prior, by_likelihood = (_flat(az.psense(whole, group=g)) for g in _SCALED)
         except ValueError:
             by_prior = by_likelihood = {}
     if not by_prior or not np.isfinite(list(by_prior.values())).all():
@@ -96,9 +103,16 @@ def prior_sensitivity(fit: xr.DataTree) -> Check:
     return Check(name, value, threshold, "warn", sentence, reference)
 
 
-def _two_sided(observed: float, simulated: np.ndarray) -> float:
-    sides = (simulated >= observed, simulated <= observed)
-    return float(min(1.0, 2 * min((side.sum() + 1) / (len(simulated) + 1) for side in sides)))
+def _of_all_rows(fit: xr.DataTree) -> xr.DataTree:
+    """Return the tree with the likelihood summed over rows, those that were left out counted."""
+    rows, dims = int(attribute(fit, "training_rows", 0)), row_dims(fit, ("log_likelihood",))
+    summed = {}
+    for name, array in fit["log_likelihood"].data_vars.items():
+        kept = [array.sizes[dim] for dim in array.dims if dim in dims]
+        total = array.sum([dim for dim in array.dims if dim not in ("chain", "draw")])
+        summed[name] = total * (rows / kept[0] if rows and kept else 1.0)
+    groups = {f"/{name}": fit[name].to_dataset() for name in ("posterior", "log_prior")}
+    return xr.DataTree.from_dict(groups | {"/log_likelihood": xr.Dataset(summed)})
 
 
 def _draws(fit: xr.DataTree) -> int:

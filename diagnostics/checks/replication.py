@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from ..reading import draws, evenly, held_out, observed_name, task_of, training
+from ..reading import draws, evenly, held_out, missing, observed_name, task_of, training
 from ..verdict import Check
 
 REFERENCE = (
@@ -55,13 +55,13 @@ def predictive_statistic(
     title, threshold = f"replicates: {name}", "p at least 0.01"
     pair = _replicates(fit)
     if pair is None:
-        return Check(title, None, threshold, "does not apply", _ABSENT, REFERENCE)
+        return Check(title, None, threshold, "does not apply", _lack(fit), REFERENCE)
     y, replicated = pair
     observed, found = _of_each(y, replicated, statistic)
     if not np.isfinite(observed) or not np.isfinite(found).all():
         sentence = f"The {name} of the observed data or of some replicate is not finite."
         return Check(title, None, threshold, "does not apply", sentence, REFERENCE)
-    p, distance = _two_sided(observed, found), _distance(observed, found)
+    p, distance = two_sided(observed, found), _distance(observed, found)
     told = f"The observed {name} is {observed:.3g}, the replicates' {_range(found)} (p {p:.2g})"
     if p >= 0.01:
         return Check(title, p, threshold, "pass", f"{told}: alike.", REFERENCE)
@@ -78,7 +78,7 @@ def possible_replicates(fit: xr.DataTree) -> Check:
     name, threshold = "possible replicates", "at most 1% below zero"
     pair = _replicates(fit) if task_of(fit) in ("regression", "count") else None
     if pair is None:
-        return Check(name, None, threshold, "does not apply", _ABSENT, REFERENCE)
+        return Check(name, None, threshold, "does not apply", _lack(fit), REFERENCE)
     y, replicated = pair
     if y.min() < 0:
         sentence = "The observations are negative, too: any value is possible."
@@ -108,11 +108,12 @@ def dispersion_of_counts(fit: xr.DataTree) -> Check:
     name, threshold = "dispersion of counts", "p at least 0.005 each"
     pair = _replicates(fit)
     if pair is None or not all(map(_counts, pair)) or task_of(fit) not in ("regression", "count"):
-        sentence = "It needs counts, observed and replicated: whole numbers from 0 on."
+        counts = "It needs counts, observed and replicated: whole numbers from 0 on."
+        sentence = _lack(fit) if pair is None else counts
         return Check(name, None, threshold, "does not apply", sentence, REFERENCE)
     y, replicated = pair
     spread, zeros = (_of_each(y, replicated, s) for s in (_variance_ratio, _zeros))
-    p, pz = _two_sided(*spread), _two_sided(*zeros)
+    p, pz = two_sided(*spread), two_sided(*zeros)
     if min(p, pz) >= 0.005:
         sentence = "The replicates vary as the counts do, and have as many zeros."
         return Check(name, min(p, pz), threshold, "pass", sentence, REFERENCE)
@@ -140,7 +141,7 @@ _ABSENT = "It needs observed numbers and draws of y: posterior_predictive, or pr
 def _replicates(fit: xr.DataTree) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the observed data ``(row,)`` and at most 1,000 replicates of them, or None."""
     name = observed_name(fit)
-    for y, group in ((training(fit), "posterior_predictive"), (held_out(fit), "predictions")):
+    for y, group in _pairs(fit):
         sampled = draws(fit, group, name)
         if y is None or not len(y) or sampled is None or y.dtype.kind not in "biuf":
             continue
@@ -150,13 +151,23 @@ def _replicates(fit: xr.DataTree) -> tuple[np.ndarray, np.ndarray] | None:
     return None
 
 
+def _pairs(fit: xr.DataTree) -> tuple[tuple[np.ndarray | None, str], ...]:
+    return (training(fit), "posterior_predictive"), (held_out(fit), "predictions")
+
+
+def _lack(fit: xr.DataTree) -> str:
+    """Return why there is nothing to compare."""
+    beside = (y for y, group in _pairs(fit) if y is not None and group in fit.children)
+    return next(filter(None, map(missing, beside)), _ABSENT)
+
+
 def _of_each(
     y: np.ndarray, replicated: np.ndarray, statistic: Callable[[np.ndarray], float]
 ) -> tuple[float, np.ndarray]:
     return float(statistic(y)), np.array([float(statistic(one)) for one in replicated])
 
 
-def _two_sided(observed: float, found: np.ndarray) -> float:
+def two_sided(observed: float, found: np.ndarray) -> float:
     # The observed one counts as a replicate, so that p is never 0.
     above, below = (
         (side.sum() + 1) / (len(found) + 1) for side in (found >= observed, found <= observed)

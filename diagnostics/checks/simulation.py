@@ -11,24 +11,28 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..reading import evenly
+from ..reading import attribute, evenly
 from ..verdict import Check
+from .calibration import told
 
 REFERENCE = "Talts et al. 2018, arXiv:1804.06788; Yao et al. 2018, arXiv:1802.02538 (VSBC)"
 _FEWEST, _SCALARS = 50, 100
 _GROUP = "prior_sbc"
+_FINEST = 100_000  # a grid so fine is as good as continuous
 
 
 def simulated_calibration(fit: xr.DataTree) -> Check:
     """p-value of the least calibrated quantity: its ranks being uniform, and symmetric.
 
     It reads the group ``prior_sbc`` (chain, draw, ...), a draw a simulation, which `ppbdl.sbc`
-    makes, of up to 100 scalars. Uniformity is tested by ArviZ's POT-C; symmetry by the largest
-    distance between the distribution functions of p and 1 - p, which of symmetric ones is that of
-    a Brownian motion from 0 (Butler 1969): a two-sample test as in Yao et al. would take the two
-    for independent, and alarm two to ten times as often as it says. Both tests and all quantities
-    are counted (Bonferroni): it warns under 0.01, fails under 0.0001, so that of calibrated
-    methods at most about 1 in 100 is flagged.
+    makes, of up to 100 scalars. Ranks on a grid k / L, as the share of L draws below the truth,
+    become (k + u) / (L + 1) with u uniform, from a fixed seed: both tests are of continuous
+    numbers. Uniformity is tested by ArviZ's POT-C; symmetry by the largest distance between the
+    distribution functions of p and 1 - p, which of symmetric ones is that of a Brownian motion
+    from 0 (Butler 1969): a two-sample test as in Yao et al. would take the two for independent,
+    and alarm two to ten times as often as it says. Both tests and all quantities are counted
+    (Bonferroni): it warns under 0.01, fails under 0.0001, so that of calibrated methods at most
+    about 1 in 100 is flagged.
 
     Examples
     --------
@@ -47,13 +51,15 @@ def simulated_calibration(fit: xr.DataTree) -> Check:
     least = {label: min(uniform[label], symmetric[label]) for label in found}
     worst, tests = min(least, key=lambda label: least[label]), 2 * len(found)
     value, ranks = min(1.0, tests * least[worst]), found[worst]
-    of = f"of {len(found)} quantities over {len(ranks)} simulations"
+    quantities = "quantity" if len(found) == 1 else "quantities"
+    of = f"of {len(found)} {quantities} over {len(ranks)} simulations"
     if value >= 0.01:
-        sentence = f"The truth falls anywhere among the draws, {of} (p {value:.2g})."
+        sentence = f"The truth falls anywhere among the draws, {of} ({told(value)})."
         return Check(name, value, threshold, "pass", sentence, REFERENCE)
     bad = sum(tests * p < 0.01 for p in least.values())
-    told = _told(worst, ranks, tests * symmetric[worst])
-    sentence = f"{told} (p {value:.1g}; {bad} {of} depart)."
+    what = _told(worst, ranks, tests * symmetric[worst])
+    departs = "departs" if bad == 1 else "depart"
+    sentence = f"{what} ({told(value, '.1g')}; {bad} {of} {departs})."
     verdict = "warn" if value >= 1e-4 else "fail"
     return Check(name, value, threshold, verdict, sentence, REFERENCE)
 
@@ -74,8 +80,29 @@ def _ranks(fit: xr.DataTree) -> dict[str, np.ndarray] | None:
         for i in range(each.shape[1]):
             where = ", ".join(map(str, np.unravel_index(i, shape))) if shape else ""
             found[f"{key}[{where}]" if where else str(key)] = each[:, i]
+    if not found:
+        return None
     labels = list(found)
-    return {labels[i]: found[labels[i]] for i in evenly(len(labels), _SCALARS)} if labels else None
+    found = {labels[i]: found[labels[i]] for i in evenly(len(labels), _SCALARS)}
+    among = _grid(np.concatenate(list(found.values())), int(attribute(fit, "ranked_among", 0)))
+    if not among:
+        return found
+    rng = np.random.default_rng(0)
+    return {
+        label: (np.rint(p * among) + rng.uniform(size=len(p))) / (among + 1)
+        for label, p in found.items()
+    }
+
+
+def _grid(p: np.ndarray, named: int) -> int:
+    """Return the L of ranks k / L: the one named, or a small multiple of 1 / the smallest gap."""
+    distinct = np.unique(p)
+    gap = np.diff(distinct).min(initial=1.0)
+    # Few ranks may have no neighbours, and so no gap of 1 / L.
+    for among in [named] if named else np.rint(np.arange(1, 11) / gap):
+        if among <= _FINEST and np.abs(distinct * among - np.rint(distinct * among)).max() < 1e-3:
+            return int(among)
+    return 0
 
 
 def _uniformity(p: np.ndarray) -> float:
@@ -104,14 +131,14 @@ def _told(label: str, p: np.ndarray, asymmetry: float) -> str:
     width = float((np.abs(p - 0.5).mean() - 0.25) * np.sqrt(48 * len(p)))
     place = f"{label} comes out too {'low' if shift > 0 else 'high'}"
     if abs(shift) > abs(width):
-        told = "the truth lies " + ("above" if shift > 0 else "below") + " its draws too often"
-        return f"{place}: {told}, a bias. Use a richer guide or NUTS, or judge by predictions"
+        how = "the truth lies " + ("above" if shift > 0 else "below") + " its draws too often"
+        return f"{place}: {how}, a bias. Use a richer guide or NUTS, or judge by predictions"
     spread = "narrow" if width > 0 else "wide"
-    told = "the truth falls " + ("outside" if width > 0 else "in the middle") + " of them too often"
+    how = "the truth falls " + ("outside" if width > 0 else "in the middle") + " of them too often"
     biased = f", and {place}" if asymmetry < 0.01 else ", but no bias is found"
     remedy = (
         "Read its intervals as too narrow, or use a richer guide or NUTS"
         if width > 0
         else "Run chains longer, or look for a temperature above 1"
     )
-    return f"The draws of {label} are too {spread}: {told}{biased}. {remedy}"
+    return f"The draws of {label} are too {spread}: {how}{biased}. {remedy}"

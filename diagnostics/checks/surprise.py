@@ -9,6 +9,7 @@ from ..metrics import pit
 from ..predictive import predictive_draws, predictive_probs
 from ..reading import HELD_OUT_GROUPS, held_out, row_labels
 from ..verdict import Check
+from .calibration import unobserved
 
 REFERENCE = "Northcutt et al. 2021, arXiv:1911.00068; binomial tail of the number of rows"
 _LEVEL = 0.01
@@ -27,6 +28,8 @@ def surprising_rows(fit: xr.DataTree) -> Check:
     'does not apply'
     """
     name, threshold = "surprising rows", "about 1%"
+    if lack := unobserved(fit):
+        return Check(name, None, threshold, "does not apply", lack, REFERENCE)
     chance, classes = _chances(fit)
     if chance is None:
         sentence = "It needs held-out rows with their observations, and at least 400 draws of y."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,14 +99,17 @@ class Iterates:
 
 
 def _scale(name: str, shape: tuple[int, ...], learned: Mapping[str, Any]) -> np.ndarray:
-    if "loc" in name:
-        spread = learned.get(name.replace("loc", "scale"), ())
+    # Only the last word tells what it is: a site's own name may hold the others.
+    part = re.split("[._]", name)[-1]
+    site = name.removesuffix(part)
+    if part == "loc":
+        spread = learned.get(f"{site}scale", ())
         if np.shape(spread) == shape:
             return np.asarray(spread)
-        factor = learned.get(name.replace("loc", "scale_tril"), ())
+        factor = learned.get(f"{site}scale_tril", ())
         if np.shape(factor) == (*shape, *shape[-1:]):
             return np.linalg.norm(np.asarray(factor), axis=-1)
-    about = learned.get(name.replace("scale", "loc"), ()) if "scale" in name else ()
+    about = learned.get(f"{site}loc", ()) if part == "scale" else ()
     return np.full(shape, 1.0 if np.shape(about) == shape else np.nan)
 
 

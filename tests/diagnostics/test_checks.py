@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core.indexing import IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
 from ppbdl import diagnostics as d
 from ppbdl.diagnostics import checks
 
 Make = Callable[..., xr.DataTree]
 Loss = Callable[..., np.ndarray]
+PAIR = ("chain", "draw")
 APPROXIMATE = {"chains": 1, "draws": 1000, "kind": "density"}
 
 
@@ -158,6 +162,78 @@ def test_predictions_that_are_not_finite_fail(make_fit: Make) -> None:
     fit["predictions"]["y_mean"][:, 3, 2] = np.nan
     outcome = d.worst(d.check(fit))
     assert (outcome.name, outcome.verdict) == ("the fit ended", "fail")
+
+
+def test_a_tree_that_shows_nothing_has_not_passed() -> None:
+    empty = xr.DataTree.from_dict({"/posterior": xr.Dataset({"mu": (PAIR, np.zeros((4, 100)))})})
+    outcome = checks.completion(empty)
+    assert (outcome.value, outcome.verdict) == (None, "does not apply")
+    assert "no predictions or log likelihoods" in outcome.sentence
+
+
+def test_what_is_not_finite_outside_of_the_sample_counts(make_fit: Make) -> None:
+    fit = make_fit()
+    fit.attrs["not_finite"] = 0
+    assert checks.completion(fit).verdict == "pass"
+    fit.attrs["not_finite"] = 3
+    outcome = checks.completion(fit)
+    assert (outcome.value, outcome.verdict) == (3.0, "fail")
+    assert "3 in all rows" in outcome.sentence
+
+
+def posterior_only(apart: float, site: str = "mu") -> xr.DataTree:
+    draws = np.random.default_rng(0).normal(size=(4, 500)) + apart * np.arange(4)[:, None]
+    return xr.DataTree.from_dict({"/posterior": xr.Dataset({site: (PAIR, draws)})})
+
+
+@pytest.mark.parametrize(("apart", "verdict"), [(0.0, "pass"), (0.2, "warn"), (3.0, "fail")])
+@pytest.mark.parametrize("site", ["mu", "net.linear.w"])
+def test_parameters_that_disagree_fail_where_they_are_all_there_is(
+    apart: float, verdict: str, site: str
+) -> None:
+    assert checks.convergence_of_weights(posterior_only(apart, site)).verdict == verdict
+
+
+def test_identified_parameters_fail_beside_predictions(make_fit: Make) -> None:
+    fit = make_fit(shift=np.arange(4.0))
+    fit["posterior"] = fit["posterior"].to_dataset().rename({"net.linear_0.w": "slope"})
+    assert checks.convergence_of_weights(fit).verdict == "fail"
+
+
+def test_of_a_large_posterior_only_a_hundred_scalars_are_read() -> None:
+    """The stored array refuses to be read whole; one scalar in a hundred stands out."""
+    read: list[int] = []
+
+    class Stored(BackendArray):
+        shape, dtype = (4, 50, 30, 1000), np.dtype(float)
+
+        def __getitem__(self, key: Any) -> Any:
+            return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._read)
+
+        def _read(self, key: tuple) -> np.ndarray:
+            sizes = [len(range(*k.indices(n))) if isinstance(k, slice) else 1
+                     for k, n in zip(key, self.shape, strict=True)]  # fmt: skip
+            read.append(int(np.prod(sizes)))
+            kept = [n for n, k in zip(sizes, key, strict=True) if isinstance(k, slice)]
+            return np.random.default_rng(len(read)).normal(size=kept)
+
+    group = xr.Dataset(
+        {
+            "table": ((*PAIR, "a", "b"), LazilyIndexedArray(Stored())),
+            "mu": (PAIR, np.random.default_rng(0).normal(size=(4, 50)) + np.arange(4)[:, None]),
+            "without_draws": ("c", np.zeros(3)),
+        }
+    )
+    outcome = checks.convergence_of_weights(xr.DataTree.from_dict({"/posterior": group}))
+    assert outcome.verdict == "fail"  # of mu, the last
+    assert "R-hat of 100 of 30001 scalars" in outcome.sentence
+    assert read == [4 * 50] * 99
+
+
+def test_a_posterior_without_draws_has_no_rhat() -> None:
+    group = xr.Dataset({"mode": ("a", np.zeros(3))})
+    outcome = checks.convergence_of_weights(xr.DataTree.from_dict({"/posterior": group}))
+    assert (outcome.value, outcome.verdict) == (None, "does not apply")
 
 
 def test_hamiltonian_trouble(make_fit: Make) -> None:

@@ -10,6 +10,8 @@ import xarray as xr
 
 from ppbdl import diagnostics as d
 from ppbdl.diagnostics import checks, cross_validation
+from ppbdl.diagnostics.checks import prior
+from ppbdl.diagnostics.thinning import thinned
 
 Make = Callable[..., xr.DataTree]
 PAIR, THREE = ("chain", "draw"), ("chain", "draw", "row")
@@ -190,6 +192,43 @@ def test_the_prior_check_alarms_as_often_as_stated() -> None:
 def test_without_priors_the_checks_of_the_prior_do_not_apply(make_fit: Make) -> None:
     for check in (checks.prior_sensitivity, checks.prior_predictive):
         assert (check(make_fit()).verdict, check(make_fit()).value) == ("does not apply", None)
+
+
+def test_a_sample_of_rows_is_weighed_as_all_of_them() -> None:
+    """A prior worth 500 rows, far from the data's 2,000: both pull, though 50 rows are kept.
+
+    The sample's likelihood alone is worth a tenth of the prior. The rest varies, by the sample.
+    """
+    whole = conjugate(0.3, 500**-0.5, 2000)
+    few = thinned(whole, rows=50)
+    assert (few["log_likelihood"].sizes["row"], few.attrs["training_rows"]) == (50, 2000)
+    full, outcome = checks.prior_sensitivity(whole), checks.prior_sensitivity(few)
+    assert outcome.value == full.value
+    for told in (full, outcome):
+        assert (told.verdict, "conflict" in told.sentence) == ("warn", True)
+    scaled = prior._of_all_rows(few)["log_likelihood"]["y"]
+    expected = 40 * few["log_likelihood"]["y"].values.sum(axis=-1)
+    np.testing.assert_allclose(scaled, expected)
+
+
+def test_missing_observations_are_told_not_judged(make_fit: Make, make_classes: Make) -> None:
+    fit, classes = make_fit(), make_classes()
+    fit["prior_predictive"] = fit["posterior_predictive"]
+    for group in ("observed_data", "predictions_observed_data"):
+        for tree in (fit, classes):
+            y = tree[group]["y"].astype(float)
+            tree[group] = xr.DataTree(xr.Dataset({"y": y.where(np.arange(len(y)) > 2)}))
+    of_numbers = (
+        *("prior_predictive", "possible_replicates", "dispersion_of_counts", "explained_variance"),
+        *("coverage_of_intervals", "pit_uniformity", "surprising_rows"),
+    )
+    found = [getattr(checks, name)(fit) for name in of_numbers]
+    found += [checks.predictive_statistic(fit, np.std, "standard deviation")]
+    found += [checks.class_calibration(classes), checks.surprising_rows(classes)]
+    for outcome in found:
+        assert (outcome.value, outcome.verdict) == (None, "does not apply"), outcome
+        assert outcome.sentence.startswith("3 of "), outcome
+        assert outcome.sentence.endswith("observations are missing: leave those rows out.")
 
 
 def test_explained_variance_is_its_definition(make_fit: Make) -> None:

@@ -88,6 +88,13 @@ def test_an_underfitted_flow_has_a_z_that_is_not_normal() -> None:
     assert "Fit it longer" in found.sentence
 
 
+def test_no_p_of_a_flow_is_zero() -> None:
+    found = examined(bent(), data() * 40.0)
+    assert found.verdict == "fail"
+    assert "p under 1e-16" in found.sentence
+    assert "p 0" not in found.sentence
+
+
 def test_a_leak_beyond_the_data_s_box_is_found() -> None:
     """A twentieth of the flow's mass lies where there are no data, in one of three dimensions."""
     uniform = dist.Uniform(-1.0, 1.0).expand([3]).to_event(1)

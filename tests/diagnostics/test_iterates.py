@@ -153,3 +153,23 @@ def test_evenly_spaced_entries_of_many_are_kept() -> None:
     assert len(names) == 50
     assert (names[0], names[-1]) == ("auto_loc.intercept", "auto_scale.weights[399]")
     assert posterior.iterates["step"].tolist() == [4, 8]
+
+
+def test_the_last_word_of_a_name_finds_the_scale() -> None:
+    """Sites whose own names hold loc or scale, by underscores or dots."""
+    learned = {}
+    for i, site in enumerate(["b_loc", "b_scale", "location", "b", "scale_loc"]):
+        learned |= {f"{site}_auto_loc": np.zeros((1, 2)), f"{site}_auto_scale": np.full((1, 2), i)}
+    learned |= {"net.w.loc": np.zeros((1, 2)), "net.w.scale": np.full((1, 2), 9.0)}
+    learned |= {"full_loc": np.zeros((1, 2)), "full_scale_tril": np.array([[[3.0, 0], [3.0, 4]]])}
+
+    def scale(name: str) -> list[float]:
+        return iterates._scale(name, (1, 2), learned)[0].tolist()
+
+    for i, site in enumerate(["b_loc", "b_scale", "location", "b", "scale_loc"]):
+        assert scale(f"{site}_auto_loc") == [i, i]
+        assert scale(f"{site}_auto_scale") == [1.0, 1.0]
+    assert (scale("net.w.loc"), scale("net.w.scale")) == ([9.0, 9.0], [1.0, 1.0])
+    assert scale("full_loc") == [3.0, 5.0]
+    assert np.isnan(scale("location")).all()
+    assert np.isnan(scale("b_scale_auto_rate")).all()

@@ -115,6 +115,19 @@ def test_a_fit_that_failed_is_left_out() -> None:
         d.learning_curve(tree)
 
 
+def test_a_fit_that_failed_midway_is_left_out() -> None:
+    tree = fit_sizes((10, 40))
+    tree["40 rows"].attrs["failure"] = "NaN at step 7."
+    assert d.learning_curve(tree).index.tolist() == [10]
+
+
+def test_fits_of_one_size_are_refused() -> None:
+    tree = fit_sizes((10, 40))
+    tree["again"] = tree["10 rows"].copy()
+    with pytest.raises(d.DiagnosticsError, match="different numbers of rows"):
+        d.learning_curve(tree)
+
+
 def test_a_tree_of_another_library_counts_its_rows(make_classes: Make) -> None:
     fits = {name: make_classes() for name in ("small", "large")}
     for fit in fits.values():

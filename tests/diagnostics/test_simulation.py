@@ -75,3 +75,35 @@ def test_without_simulations_it_does_not_apply() -> None:
     for tree in (xr.DataTree(), tree_of(ranks), tree_of(np.arange(500.0))):
         outcome = checks.simulated_calibration(tree)
         assert (outcome.verdict, outcome.value) == ("does not apply", None)
+
+
+@pytest.mark.parametrize("draws", [99, 200, 1000])
+@pytest.mark.parametrize("named", [True, False])
+def test_ranks_on_a_grid_are_flagged_as_rarely_as_stated(draws: int, named: bool) -> None:
+    """As others count them, share of draws below the truth, 0 and 1 among them: 1 in 100."""
+    rng, flagged = np.random.default_rng(draws), 0
+    for _ in range(60):
+        tree = tree_of(*rng.integers(0, draws + 1, size=(4, 200)) / draws)
+        tree.attrs = {"ranked_among": draws} if named else {}
+        flagged += checks.simulated_calibration(tree).verdict != "pass"
+    assert flagged <= 4  # more come once in 3,000 times
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("simulations", [50, 2000])
+def test_a_grid_is_found_where_there_is_one(simulations: int, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for draws in (20, 99, 1000):
+        ranks = rng.integers(0, draws + 1, size=simulations) / draws
+        assert simulation._grid(ranks.astype(dtype), 0) == draws
+        assert simulation._grid(ranks.astype(dtype), draws) == draws
+    # Those of ppbdl.sbc are continuous already.
+    for named in (0, 63):
+        assert simulation._grid(rng.uniform(size=simulations).astype(dtype), named) == 0
+
+
+def test_one_quantity_is_singular_and_no_p_is_zero() -> None:
+    good = checks.simulated_calibration(tree_of(np.random.default_rng(0).uniform(size=500)))
+    assert "of 1 quantity over 500 simulations (p 0." in good.sentence
+    bad = checks.simulated_calibration(tree_of(np.full(500, 0.001)))
+    assert "(p under 1e-16; 1 of 1 quantity over 500 simulations departs)" in bad.sentence
