@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from .agreement import distance
+from .branches import fits_of, reference_name
 from .checking import Statistics, check
 from .cross_validation import CrossValidation, loo
 from .errors import DiagnosticsError
-from .reading import fits_of, reference_name, seconds_of, task_of
+from .reading import seconds_of, task_of
 from .scoring import scored_rows, scores_of
 from .thinning import thinned
 from .verdict import Check, worst

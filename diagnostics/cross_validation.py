@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .branches import fits_of
 from .metrics import log_score
 from .reading import (
     TRAINING_GROUPS,
     draws,
     evenly,
-    fits_of,
     kind_of,
     likelihood_name,
     observed_name,

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from .branches import fits_of
 from .canvas import ALEATORIC, EPISTEMIC, INK, house_style, new_figure
 from .decomposition import decompose
 from .errors import DiagnosticsError
 from .metrics import log_score
-from .reading import attribute, draws, fits_of, observed_name, training
+from .reading import attribute, draws, observed_name, training
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,17 +30,17 @@ from .superchains import agreement_of_superchains as agreement_of_superchains
 from .surprise import surprising_rows as surprising_rows
 
 # Those of one fit, without settings (`predictive_statistic` needs the statistic of your choice),
-# in the order of the report: what voids everything first.
+# causes before their symptoms, since the first of the gravest is told.
 __all__ = [
     "completion",
+    "divergences",
+    "stuck_chains",
+    "spread_of_draws",
     "agreement_of_chains",
     "effective_draws",
-    "divergences",
     "energy",
     "tree_depth",
-    "stuck_chains",
     "agreement_of_superchains",
-    "spread_of_draws",
     "ensemble_diversity",
     "elbo_convergence",
     "convergence_of_iterates",

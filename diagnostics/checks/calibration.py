@@ -195,6 +195,8 @@ def _temperature(fit: xr.DataTree) -> str:
     found = remedy_of(fit)
     if found is None:
         return "Recalibrate, by temperature scaling on rows kept back."
+    if found.after["ece"] >= found.before["ece"]:
+        return "Temperature scaling would not help: look for overfitting, and regularise."
     return (
         f"Recalibrate: a temperature of {found.value:.2g}, fitted to half of the held-out rows, "
         f"takes the other half's ECE from {found.before['ece']:.3f} to {found.after['ece']:.3f}."

@@ -13,15 +13,16 @@ from ..verdict import Check
 REFERENCE = "Fort et al. 2019, arXiv:1912.02757; Clarke and Barron 1990, doi:10.1109/18.54897"
 # Of five members of an exact posterior of two parameters, once in 16,000 ensembles has less than
 # a tenth of a parameter; of more parameters or members, hardly ever.
-_LITTLE, _NONE_LEFT = 0.1, 0.01
+_LITTLE, _NONE_LEFT, _COPIES = 0.1, 0.01, 1e-4
 _THRESHOLD = "at least 0.1 parameters' worth"
 
 
 def ensemble_diversity(fit: xr.DataTree) -> Check:
     """Parameters' worth of uncertainty that the members' differences hold.
 
-    See `ppbdl.diagnostics.diversity_of`. It warns under a tenth of one parameter, fails under a
-    hundredth; it does not apply to draws of one chain, which `spread_of_draws` judges.
+    See `ppbdl.diagnostics.diversity_of`. It warns under a tenth of one parameter, since the
+    predictions may be good all the same, and fails where the members are copies, under 0.0001; it
+    does not apply to draws of one chain, which `spread_of_draws` judges.
 
     Examples
     --------
@@ -44,7 +45,7 @@ def ensemble_diversity(fit: xr.DataTree) -> Check:
         "from different points with different orders of the rows or, if the loss has one minimum "
         "only, anchor each at a draw of the prior; else read epistemic uncertainty as unknown."
     )
-    verdict = "warn" if value >= _NONE_LEFT else "fail"
+    verdict = "warn" if value >= _COPIES else "fail"
     return Check(name, value, _THRESHOLD, verdict, sentence, REFERENCE)
 
 

@@ -68,4 +68,5 @@ def _khat(log_ratios: np.ndarray) -> float:
     from arviz_stats.base.array import array_stats
 
     # psislw negates its input.
-    return float(array_stats.psislw(-log_ratios)[1])
+    found = float(array_stats.psislw(-log_ratios)[1])
+    return found if np.isfinite(found) else float("inf")

@@ -32,14 +32,25 @@ def loo_reliability(fit: xr.DataTree) -> Check:
         threshold = "Pareto k at most 0.7 in every row"
         return Check(name, None, threshold, "does not apply", found.reason, REFERENCE)
     threshold = f"Pareto k at most {found.good_k:.2f} in every row"
-    bad = found.pareto_k > found.good_k
-    share, highest = float(bad.mean()), float(found.pareto_k.max())
+    # A NaN, of weights that overflow, is no good one.
+    pareto_k = np.nan_to_num(found.pareto_k, nan=np.inf)
+    bad = pareto_k > found.good_k
+    share, highest = float(bad.mean()), float(pareto_k.max())
     if not share:
         sentence = f"Every row's Pareto k is at most {highest:.2f}: LOO can be relied on."
         return Check(name, share, threshold, "pass", sentence, REFERENCE)
-    sentence = (
+    told = (
         f"{int(bad.sum())} of {bad.size} rows have a Pareto k above {found.good_k:.2f} (highest "
-        f"{highest:.2f}, row {found.rows[np.argmax(found.pareto_k)]}): LOO is uncertain "
-        "there. Prefer the held-out score, or refit without those rows."
+        f"{highest:.2f}, row {found.rows[np.argmax(pareto_k)]})"
     )
+    if share > 0.5:
+        sentence = (
+            f"{told}: LOO of this fit means nothing, as of an approximation far from the "
+            "posterior. Use the held-out score, and a richer guide or NUTS."
+        )
+    else:
+        sentence = (
+            f"{told}: LOO is uncertain there. Prefer the held-out score, or leave those rows out "
+            "exactly, by fitting without each."
+        )
     return Check(name, share, threshold, "warn", sentence, REFERENCE)

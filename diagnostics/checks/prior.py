@@ -9,6 +9,7 @@ import xarray as xr
 
 from ..reading import attribute, draws, missing, observed_name, row_dims, task_of, training
 from ..verdict import Check
+from .convergence import is_network
 from .replication import two_sided
 
 _SENSITIVE, _SCALED = 0.05, ("prior", "likelihood")
@@ -70,6 +71,9 @@ def prior_sensitivity(fit: xr.DataTree) -> Check:
     name, threshold = "prior sensitivity", "at most 0.05"
     reference = "Kallioinen et al. 2024, doi:10.1007/s11222-023-10366-5"
     needed = {"posterior", "log_prior", "log_likelihood"}
+    if "posterior" in fit.children and is_network(fit):
+        sentence = "A network's weights have no meaning one by one: judge its prior by predictions."
+        return Check(name, None, threshold, "does not apply", sentence, reference)
     if not needed <= set(fit.children) or _scalars(fit) > 100 or _draws(fit) < 100:
         sentence = (
             "It needs the groups posterior (at most 100 numbers, at least 100 draws), log_prior "

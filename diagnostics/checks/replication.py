@@ -14,7 +14,7 @@ REFERENCE = (
     "Gelman, Meng and Stern 1996, Statistica Sinica 6, 733-760; "
     "Gelman et al. 2013, doi:10.1201/b16018, section 6.3"
 )
-_REPLICATES = 1000
+_REPLICATES, _FEWEST = 1000, 400
 
 
 def predictive_statistic(
@@ -112,6 +112,9 @@ def dispersion_of_counts(fit: xr.DataTree) -> Check:
         sentence = _lack(fit) if pair is None else counts
         return Check(name, None, threshold, "does not apply", sentence, REFERENCE)
     y, replicated = pair
+    if len(replicated) < _FEWEST:
+        sentence = f"It needs {_FEWEST} replicates for a p-value to be small; here are few draws."
+        return Check(name, None, threshold, "does not apply", sentence, REFERENCE)
     spread, zeros = (_of_each(y, replicated, s) for s in (_variance_ratio, _zeros))
     p, pz = two_sided(*spread), two_sided(*zeros)
     if min(p, pz) >= 0.005:

@@ -67,7 +67,7 @@ def test_a_collapsed_ensemble_is_told(make_fit: Make, make_classes: Make, classe
     make, narrow = (make_classes, 0.0015) if classes else (make_fit, 0.01)
     assert checks.ensemble_diversity(make(**MEMBERS)).verdict == "pass"
     outcome = checks.ensemble_diversity(make(**MEMBERS, spread=narrow))
-    assert outcome.verdict == "fail"
+    assert outcome.verdict == "warn"
     assert "collapsed to nearly one function" in outcome.sentence
     assert checks.spread_of_draws(make(**MEMBERS)).verdict == "does not apply"
     assert checks.ensemble_diversity(make()).verdict == "does not apply"

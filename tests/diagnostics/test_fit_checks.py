@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 
 from ppbdl import diagnostics as d
 from ppbdl.diagnostics import checks, cross_validation
-from ppbdl.diagnostics.checks import prior
+from ppbdl.diagnostics.checks import leave_one_out, prior
 from ppbdl.diagnostics.thinning import thinned
 
 Make = Callable[..., xr.DataTree]
@@ -238,11 +239,14 @@ def test_explained_variance_is_its_definition(make_fit: Make) -> None:
     signal = means.var(axis=-1, ddof=1)
     assert outcome.value == pytest.approx((signal / (signal + 0.25)).mean())
     assert outcome.verdict == "pass"
-    fit["predictions"]["y_mean"][:] = -means
     del fit["uncertainty"]
-    worse = checks.explained_variance(fit)
-    assert worse.verdict == "warn"
-    assert "mean alone predicts better" in worse.sentence
+    # Errors of 1.3 times the rows' own sd, and of far more.
+    y = fit["predictions_observed_data"]["y"].values
+    for error, verdict in ((1.3, "warn"), (5.0, "fail")):
+        fit["predictions"]["y_mean"][:] = y + error * y.std()
+        worse = checks.explained_variance(fit)
+        assert worse.verdict == verdict
+        assert "mean alone predicts better" in worse.sentence
 
 
 @pytest.mark.parametrize("kind", ["mcmc", "density"])
@@ -267,10 +271,32 @@ def test_loo_of_many_rows_is_subsampled_with_its_error(
 def test_draws_of_one_value_have_no_prior_sensitivity(make_fit: Make) -> None:
     fit = make_fit()
     same = xr.zeros_like(fit["log_likelihood"]["y"].isel(row=0))
-    fit["log_prior"] = xr.DataTree(xr.Dataset({"net.linear_0.w": same}))
+    fit["log_prior"] = xr.DataTree(xr.Dataset({"w": same}))
+    assert "A network's weights" in checks.prior_sensitivity(fit).sentence
+    fit["posterior"] = xr.DataTree(fit["posterior"].to_dataset().rename({"net.linear_0.w": "w"}))
     outcome = checks.prior_sensitivity(fit)
     assert outcome.verdict == "does not apply"
     assert "do not move" in outcome.sentence
+
+
+def test_few_replicates_cannot_show_a_dispersion(counts: xr.DataTree) -> None:
+    few = counts.isel(draw=slice(2), missing_dims="ignore")
+    assert checks.dispersion_of_counts(counts).verdict == "pass"
+    outcome = checks.dispersion_of_counts(few)
+    assert outcome.verdict == "does not apply"
+    assert "replicates" in outcome.sentence
+
+
+def test_loo_that_overflows_is_not_reliable(
+    make_fit: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = make_fit()
+    found = d.loo(fit)
+    broken = dataclasses.replace(found, pareto_k=np.full_like(found.pareto_k, np.nan))
+    monkeypatch.setattr(leave_one_out, "loo", lambda fit: broken)
+    outcome = checks.loo_reliability(fit)
+    assert outcome.verdict == "warn"
+    assert "means nothing" in outcome.sentence
 
 
 def test_stacking_gives_the_better_fit_the_weight(make_fit: Make, side_by_side: Make) -> None:
