@@ -184,7 +184,6 @@ def _from_subsample(fit: xr.DataTree, array: xr.DataArray, dim: str) -> CrossVal
 
     ArviZ's own `loo_subsample` holds all the rows in memory, several times over.
     """
-
     densities = [log_score(block.reshape(-1, block.shape[-1])) for block in blocks_of(array, dim)]
     every = np.concatenate(densities)
     if not np.isfinite(every).all():
