@@ -10,7 +10,7 @@ import xarray as xr
 
 from .agreement import distance
 from .branches import fits_of, reference_name
-from .checking import Statistics, check
+from .checking import Statistics, checks_of
 from .cross_validation import CrossValidation, loo
 from .errors import DiagnosticsError
 from .reading import seconds_of, task_of
@@ -78,18 +78,19 @@ def assess(tree: xr.DataTree, statistics: Statistics | None = None) -> list[Asse
     few = {name: thinned(fit) for name, fit in fits.items()}
     rows = {name: scored_rows(fit) for name, fit in fits.items()}
     _same_rows({name: len(each["log_score"]) for name, each in rows.items() if "log_score" in each})
+    found = {name: loo(fit) for name, fit in fits.items()}
     return [
         Assessment(
             name=name,
             fit=few[name],
-            checks=tuple(check(few[name], statistics)),
+            checks=tuple(checks_of(few[name], found[name], statistics)),
             scores=scores_of(rows[name]),
             row_scores=rows[name].get("log_score"),
-            loo=loo(fit),
+            loo=found[name],
             distance={} if name == reference else distance(few[name], few[reference]),
             is_reference=name == reference and len(fits) > 1,
         )
-        for name, fit in fits.items()
+        for name in fits
     ]
 
 

@@ -40,7 +40,9 @@ def content_of(tree: xr.DataTree, statistics: Statistics | None = None) -> dict[
         and provenance, as numbers).
     """
     assessments = assess(tree, statistics)
-    first, contest = assessments[0].fit, contest_of(assessments)
+    contest = contest_of(assessments)
+    # A fit that failed at once knows nothing of the data.
+    first = next((each.fit for each in assessments if each.fit.children), assessments[0].fit)
     chosen = contest.chosen
     sections = sections_of(assessments, chosen or assessments[0])
     data = str(attribute(first, "data_name", ""))
@@ -200,7 +202,8 @@ def _check(name: str, assessments: list[Assessment]) -> dict[str, Any]:
 
 def _absent(assessments: list[Assessment]) -> list[dict[str, str]]:
     """Return the checks that apply to no fit, with the first fit's reason."""
-    every = [[each.check(check.name) for each in assessments] for check in assessments[0].checks]
+    names = dict.fromkeys(check.name for each in assessments for check in each.checks)
+    every = [[each.check(name) for each in assessments] for name in names]
     return [
         {"name": found[0].name, "sentence": found[0].sentence}
         for found in every

@@ -168,7 +168,7 @@ def forest(assessments: list[Assessment]) -> Picture | None:
     known = {name: array for name, array in sampled.items() if array is not None}
     if not known:
         return None
-    y = held_out(assessments[0].fit)
+    y = next(held_out(each.fit) for each in assessments if each.name in known)
     rows = evenly(min(array.shape[1] for array in known.values()), 5)
     # ArviZ aligns the methods by draw, so that all must have equally many.
     least = min(_MOST_DRAWS, *(len(array) for array in known.values()))

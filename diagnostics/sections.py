@@ -18,6 +18,7 @@ from .figures import (
     prior_check,
     ranks,
 )
+from .predictive import predictive_draws
 from .reading import kind_of, task_of
 from .tables import Table
 
@@ -69,7 +70,9 @@ def sections_of(assessments: list[Assessment], chosen: Assessment) -> list[Secti
         _cost(assessments),
     ]
     told = {name for section in every for name in section.checks}
-    others = tuple(check.name for check in assessments[0].checks if check.name not in told)
+    # Of every fit: one that could not be computed goes by another name.
+    names = dict.fromkeys(check.name for each in assessments for check in each.checks)
+    others = tuple(name for name in names if name not in told)
     lead = "What no figure shows."
     return [*every, Section("others", "Other checks", lead, checks=others)]
 
@@ -208,9 +211,8 @@ def _agreement(assessments: list[Assessment], classes: bool) -> Section:
         every, failed = _drawn("all methods", lambda: forest(assessments))
         pictures, missing = every + pictures, failed + missing
         if every and len(assessments) > 1:
-            legend = tuple(
-                (COLOURS[i % len(COLOURS)], each.name) for i, each in enumerate(assessments)
-            )
+            drawn = [each for each in assessments if predictive_draws(each.fit) is not None]
+            legend = tuple((COLOURS[i % len(COLOURS)], each.name) for i, each in enumerate(drawn))
     makes = [lambda: tables.distances(assessments)]
     reference = next((each for each in assessments if each.is_reference), None)
     rivals = [each for each in assessments if each.distance and each.worst.verdict != "fail"]

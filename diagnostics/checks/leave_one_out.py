@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ..cross_validation import loo
+from ..cross_validation import CrossValidation, loo
 from ..verdict import Check
 
 REFERENCE = (
@@ -14,11 +14,12 @@ REFERENCE = (
 )
 
 
-def loo_reliability(fit: xr.DataTree) -> Check:
+def loo_reliability(fit: xr.DataTree, found: CrossValidation | None = None) -> Check:
     """Share of training rows whose Pareto k is too large.
 
     It warns and never fails: what cannot be relied on is LOO, not the fit. Of an approximation
-    far from the posterior (see `importance_khat`) nearly every row is flagged.
+    far from the posterior (see `importance_khat`) nearly every row is flagged. `found` is the
+    fit's LOO where it was estimated already.
 
     Examples
     --------
@@ -27,7 +28,7 @@ def loo_reliability(fit: xr.DataTree) -> Check:
     'does not apply'
     """
     name = "LOO reliability"
-    found = loo(fit)
+    found = loo(fit) if found is None else found
     if found.elpd is None:
         threshold = "Pareto k at most 0.7 in every row"
         return Check(name, None, threshold, "does not apply", found.reason, REFERENCE)

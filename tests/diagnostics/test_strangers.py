@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from ppbdl import diagnostics as d
-from ppbdl.diagnostics import thinning
+from ppbdl.diagnostics import checks, cross_validation, thinning
 
 Make = Callable[..., xr.DataTree]
 RNG = np.random.default_rng(0)
@@ -177,3 +177,30 @@ def test_the_callers_style_is_none_of_the_pages(make_fit: Make) -> None:
 def test_the_json_does_not_take_the_pages_place(make_fit: Make, tmp_path: Path) -> None:
     with pytest.raises(d.DiagnosticsError, match=r"report\.html"):
         d.report(make_fit(kind="implicit", chains=1, draws=120), tmp_path / "r.json")
+
+
+def test_a_check_that_breaks_costs_no_other_and_has_not_passed(
+    make_fit: Make, side_by_side: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    energy = checks.energy
+
+    def broken(fit: xr.DataTree) -> d.Check:
+        if fit.attrs["method"] == "B":
+            raise RuntimeError("no luck")
+        return energy(fit)
+
+    monkeypatch.setattr(checks, "energy", broken)
+    content = d.report(side_by_side({"A": make_fit(method="A"), "B": make_fit(method="B")})).content
+    assert [fit["verdict"] for fit in content["fits"]] == ["pass", "warn"]
+    told = [check for section in content["sections"] for check in section["checks"]]
+    found = next(check for check in told if check["name"] == "energy")
+    assert found["gravest"]["sentence"] == "It could not be computed (RuntimeError: no luck)."
+    assert content["recommended"] == "A"
+
+
+def test_loo_is_estimated_once_a_fit(make_fit: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    estimate = cross_validation._estimate
+    monkeypatch.setattr(cross_validation, "_estimate", lambda fit: calls.append(1) or estimate(fit))
+    d.report(make_fit())
+    assert len(calls) == 1
