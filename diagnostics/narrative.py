@@ -157,7 +157,7 @@ def what_else(assessments: list[Assessment], contest: Contest) -> list[str]:
     sentences = [
         _failures(assessments, contest) if several else "",
         _scores(contest) if several else "",
-        _uncertainty(contest.chosen),
+        _uncertainty(contest),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -225,7 +225,9 @@ def _scores(contest: Contest) -> str:
     return text + "."
 
 
-def _uncertainty(chosen: Assessment | None) -> str:
+def _uncertainty(contest: Contest) -> str:
+    # A sampler knows the epistemic share best; an ensemble of few members understates it.
+    chosen = next((each for each in contest.able if each.is_reference), contest.chosen)
     share = None if chosen is None else chosen.scores.get("epistemic_share")
     if chosen is None or share is None:
         return ""
